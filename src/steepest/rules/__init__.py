@@ -1,0 +1,40 @@
+"""The formulas: one family per file, no framework.
+
+A rule is written once, as in its paper; everything else (the torch optimizer, the kernels, the
+populations) is derived from it. See `rule` for how to add one.
+"""
+
+from steepest.rules._domains import DOMAINS, Domain
+from steepest.rules._rule import Modifier, Rule, Slot, get, names, rule
+from steepest.rules.adadelta import adadelta
+from steepest.rules.adagrad import adagrad
+from steepest.rules.adam import adam, adamw
+from steepest.rules.adamax import adamax
+from steepest.rules.asgd import asgd
+from steepest.rules.nadam import nadam
+from steepest.rules.radam import radam
+from steepest.rules.rmsprop import rmsprop
+from steepest.rules.rprop import rprop
+from steepest.rules.sgd import sgd
+
+__all__ = [
+    "DOMAINS",
+    "Domain",
+    "Modifier",
+    "Rule",
+    "Slot",
+    "adadelta",
+    "adagrad",
+    "adam",
+    "adamax",
+    "adamw",
+    "asgd",
+    "get",
+    "nadam",
+    "names",
+    "radam",
+    "rmsprop",
+    "rprop",
+    "rule",
+    "sgd",
+]

@@ -1,0 +1,44 @@
+"""RAdam: Adam whose adaptive rate waits until its variance is tractable."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from steepest.rules._ops import ema, sqrt, where
+from steepest.rules._rule import rule
+from steepest.rules.modifiers import DECAY
+
+__all__ = ["radam"]
+
+
+@rule(paper="arXiv:1908.03265", modifiers=(DECAY,))
+def radam(
+    p: Any,
+    g: Any,
+    exp_avg: Any,
+    exp_avg_sq: Any,
+    t: Any,
+    *,
+    lr: float = 1e-3,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+) -> tuple[Any, ...]:
+    r"""RAdam: un-normalised momentum until :math:`\rho_t > 5`, then Adam times :math:`r_t`.
+
+    .. math::
+        \rho_\infty = \frac{2}{1-\beta_2} - 1, \quad
+        \rho_t = \rho_\infty - \frac{2 t \beta_2^t}{1-\beta_2^t}, \quad
+        r_t = \sqrt{\frac{(\rho_t-4)(\rho_t-2)\rho_\infty}{(\rho_\infty-4)(\rho_\infty-2)\rho_t}},
+        \quad
+        \Delta_t = -\eta \hat m_t \begin{cases}
+            r_t \sqrt{1-\beta_2^t} / (\sqrt{v_t} + \epsilon) & \rho_t > 5 \\ 1 \end{cases}
+    """
+    exp_avg = ema(exp_avg, g, beta1)
+    exp_avg_sq = ema(exp_avg_sq, g * g, beta2)
+    rho_inf = 2 / (1 - beta2) - 1
+    rho = rho_inf - 2 * t * beta2**t / (1 - beta2**t)
+    rectification = sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
+    adaptive = rectification * sqrt(1 - beta2**t) / (sqrt(exp_avg_sq) + eps)
+    m_hat = exp_avg / (1 - beta1**t)
+    return -lr * m_hat * where(rho > 5, adaptive, 1.0), exp_avg, exp_avg_sq
