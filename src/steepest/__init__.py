@@ -1,1 +1,67 @@
-"""steepest."""
+"""steepest: which optimizer, learning rate and schedule for my model and data, and how sure?
+
+The public names are loaded when they are first used, so that ``import steepest`` costs little
+more than torch itself and pulls in no optional package.
+
+>>> import steepest
+>>> sorted(steepest.__all__)[:3]
+['Metric', 'RaceResult', 'SteepestError']
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from steepest import optim, rules, schedules, tasks
+    from steepest.api import RaceResult, load, race, resume
+    from steepest.errors import SteepestError
+    from steepest.train.task import Metric, Task
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Metric",
+    "RaceResult",
+    "SteepestError",
+    "Task",
+    "__version__",
+    "load",
+    "optim",
+    "race",
+    "resume",
+    "rules",
+    "schedules",
+    "tasks",
+]
+
+# name -> (module, attribute); an empty attribute means the module itself
+_PUBLIC = {
+    "Metric": ("steepest.train.task", "Metric"),
+    "RaceResult": ("steepest.api", "RaceResult"),
+    "SteepestError": ("steepest.errors", "SteepestError"),
+    "Task": ("steepest.train.task", "Task"),
+    "load": ("steepest.api", "load"),
+    "optim": ("steepest.optim", ""),
+    "race": ("steepest.api", "race"),
+    "resume": ("steepest.api", "resume"),
+    "rules": ("steepest.rules", ""),
+    "schedules": ("steepest.schedules", ""),
+    "tasks": ("steepest.tasks", ""),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'steepest' has no attribute '{name}'")
+    module, attribute = _PUBLIC[name]
+    loaded = importlib.import_module(module)
+    # `steepest.race` is the verb; importing the sub-package of that name must not hide it
+    value = getattr(loaded, attribute) if attribute else loaded
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
