@@ -1,1 +1,111 @@
-"""TODO-DOC"""
+"""How a rule is executed: what the optimizers hand to an engine, and the engines there are.
+
+An optimizer splits its parameters into `Block`\\ s and hands them all to an `Engine` in one call
+per step, so that an engine can do everything in one launch. What an engine may rely on:
+
+* All parameters, gradients and per-element slots of a block have one dtype and one device.
+* A block is *the same object* as in the step before unless its parameters, its slots, its steps
+  or its flags have changed: tables of pointers are kept per block, in a `WeakKeyDictionary` or
+  on `Block.cache`.
+* `Block.values` is the same dict unless a hyperparameter has changed. A tensor among the values
+  may be changed in place by its owner at any time.
+* `Block.grads` is the same list unless some gradient is another tensor than in the step before.
+  Gradients have the shape of their parameter; their strides may differ from it.
+* Storage may be swapped behind a tensor (``p.data = ...``), so pointers are read each step.
+
+What an engine does in `Engine.step`: it adds 1 to every tensor in ``steps`` (where ``steps`` is a
+number, the rule keeps none and is handed that number as ``t``); runs the rule with ``-g`` for
+``g`` where ``maximize``; adds the step to the parameter once; and writes the new slots into the
+slots' own tensors. With ``grad_scale`` the gradients are divided by it first; where ``found_inf``
+is 1, nothing changes, the steps included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from torch import Tensor
+
+from steepest.errors import InputError
+from steepest.rules import Rule
+
+__all__ = ["Block", "Engine", "EngineName", "engines"]
+
+EngineName = Literal["auto", "eager", "kernel"]
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class Block:
+    """Parameters that take the same step: of one group, one dtype and one device.
+
+    Attributes:
+        rule: The rule that they follow.
+        params: The parameters, all of which have a gradient.
+        grads: Their gradients, in the same order.
+        slots: For every slot of the rule, in its order: one tensor per parameter (of the
+            parameter's shape, or 0-d for slots that are kept per tensor), or None where the
+            slot is inactive.
+        steps: One 0-d tensor per parameter: the steps taken *before* this one. Or the number
+            ``t`` itself, for a rule whose state has no step (SGD: 1 without a buffer, else 2).
+        values: Every hyperparameter and option of the rule under the rule's names: floats,
+            bools, strings, 0-d tensors.
+        maximize: Go up the gradient.
+        capturable: Steps and per-tensor slots lie on the parameters' device and must not be
+            read on the host.
+        differentiable: Autograd records the step; slots are rebound, not written into.
+        states: The parameters' own state dicts (what ``optimizer.state[p]`` is), for rebinding.
+        cache: For the engine.
+    """
+
+    rule: Rule
+    params: list[Tensor]
+    grads: list[Tensor]
+    slots: tuple[list[Tensor] | None, ...]
+    steps: list[Tensor] | int
+    values: Mapping[str, Any]
+    maximize: bool = False
+    capturable: bool = False
+    differentiable: bool = False
+    states: list[dict[str, Any]] = field(default_factory=list)
+    cache: Any = None
+
+
+class Engine(Protocol):
+    """Something that executes rules."""
+
+    name: str
+
+    def refuse(self, block: Block) -> str | None:
+        """Why this engine cannot run that block, in words; None if it can.
+
+        Asked whenever a block, its values or its gradients are new, so it must be cheap.
+        """
+
+    def step(
+        self,
+        blocks: Sequence[Block],
+        *,
+        grad_scale: Tensor | None = None,
+        found_inf: Tensor | None = None,
+    ) -> None:
+        """Do one optimization step for all parameters of all blocks."""
+
+
+def engines(name: EngineName) -> tuple[Engine, ...]:
+    """The engines to try for a block, the preferred one first; the last one must take it.
+
+    Raises:
+        InputError: If the name is not an engine's, or there is no such engine here.
+    """
+    from steepest.kernels.eager import EAGER
+
+    if name == "kernel":
+        raise InputError(
+            "engine='kernel': generated kernels are not part of this version; "
+            "use engine='auto' or engine='eager'"
+        )
+    if name not in ("auto", "eager"):
+        raise InputError(f"engine must be 'auto', 'eager' or 'kernel', got {name!r}")
+    return (EAGER,)
