@@ -1,1 +1,38 @@
-"""TODO-DOC"""
+"""Intervals, tests, curves and decisions: NumPy and SciPy only.
+
+tests.py        tests without assumptions about the noise, and their inversion
+intervals.py    intervals of means: sign-flip, Student, BCa
+power.py        how many seeds a decision takes
+verdict.py      better, worse, undecided
+sequential.py   looking again after more seeds
+curves.py       what is read off a curve, and off the trials of a search
+aggregate.py    several tasks at once
+"""
+
+from steepest.stats.intervals import (
+    bca_interval,
+    mean_interval,
+    sign_flip_interval,
+    student_interval,
+)
+from steepest.stats.power import SEED_CAP, seeds_for_power
+from steepest.stats.tests import floor_p, seeds_to_decide_at_all, sign_flip_test
+from steepest.stats.verdict import Comparison, Decision, PairVerdict, compare, decide_all, holm
+
+__all__ = [
+    "SEED_CAP",
+    "Comparison",
+    "Decision",
+    "PairVerdict",
+    "bca_interval",
+    "compare",
+    "decide_all",
+    "floor_p",
+    "holm",
+    "mean_interval",
+    "seeds_for_power",
+    "seeds_to_decide_at_all",
+    "sign_flip_interval",
+    "sign_flip_test",
+    "student_interval",
+]
