@@ -5,12 +5,15 @@ populations) is derived from it. See `rule` for how to add one.
 """
 
 from steepest.rules._domains import DOMAINS, Domain
-from steepest.rules._rule import Modifier, Rule, Slot, get, names, rule
+from steepest.rules._modifier import Modifier
+from steepest.rules._rule import Rule, get, names, rule
+from steepest.rules._slot import Slot, matrix_shape
 from steepest.rules.adadelta import adadelta
 from steepest.rules.adagrad import adagrad
 from steepest.rules.adam import adam, adamw
 from steepest.rules.adamax import adamax
 from steepest.rules.asgd import asgd
+from steepest.rules.modifiers import MODIFIERS
 from steepest.rules.nadam import nadam
 from steepest.rules.radam import radam
 from steepest.rules.rmsprop import rmsprop
@@ -19,6 +22,7 @@ from steepest.rules.sgd import sgd
 
 __all__ = [
     "DOMAINS",
+    "MODIFIERS",
     "Domain",
     "Modifier",
     "Rule",
@@ -30,6 +34,7 @@ __all__ = [
     "adamw",
     "asgd",
     "get",
+    "matrix_shape",
     "nadam",
     "names",
     "radam",

@@ -92,6 +92,9 @@ DOMAINS: dict[str, Domain] = {
     "t0": Domain("step at which averaging starts", low=-math.inf),
     "eta_minus": Domain("factor after a change of sign", 0.0, 1.0, open_low=True, open_high=True),
     "eta_plus": Domain("factor without a change of sign", 1.0, open_low=True),
+    "max_value": Domain("largest element of a gradient", scale="log", open_low=True),
+    "max_norm": Domain("largest norm of one tensor's gradient", scale="log", open_low=True),
+    "max_global_norm": Domain("largest norm of all gradients", scale="log", open_low=True),
     "step_min": Domain("smallest step", scale="log"),
     "step_max": Domain("largest step", scale="log"),
 }

@@ -6,7 +6,9 @@ and takes the function of their library; nothing is imported that the caller has
 and nothing is cached, since a cache is a side effect and breaks graph capture.
 
 A type of one's own joins in with one attribute: ``__steepest_ops__``, an object that has
-``sqrt``, ``sign``, ``where``, ``maximum`` and ``minimum``.
+``sqrt``, ``sign``, ``where``, ``maximum`` and ``minimum``; for the rules that need them also
+``exp`` and ``log``; and for the rules of kind ``norms`` ``sum`` (over one tensor) and ``size``.
+What works on rows, columns and matrices is for arrays only.
 """
 
 from __future__ import annotations
@@ -15,7 +17,29 @@ import math
 import sys
 from typing import Any
 
-__all__ = ["ema", "maximum", "minimum", "sign", "sqrt", "where"]
+__all__ = [
+    "centred",
+    "column_mean",
+    "descending",
+    "eigh",
+    "ema",
+    "exp",
+    "log",
+    "matrix_norm",
+    "maximum",
+    "mean",
+    "minimum",
+    "norm",
+    "orthonormal",
+    "row_mean",
+    "sign",
+    "size",
+    "sort_columns",
+    "sqrt",
+    "total",
+    "transpose",
+    "where",
+]
 
 Array = Any
 """A float, an array, a tensor or a symbol."""
@@ -37,8 +61,8 @@ def _library(x: Array) -> Any:
         if root in {"jax", "jaxlib"}:
             return sys.modules["jax.numpy"]
     raise TypeError(
-        f"a rule cannot compute with {type(x).__module__}.{type(x).__qualname__}; expected a float, "
-        "a NumPy or JAX array, a torch tensor, or a type with __steepest_ops__"
+        f"a rule cannot compute with {type(x).__module__}.{type(x).__qualname__}; expected a "
+        "float, a NumPy or JAX array, a torch tensor, or a type with __steepest_ops__"
     )
 
 
@@ -70,7 +94,7 @@ def sign(x: Array) -> Array:
     """
     library = _library(x)
     if library is None:
-        return float((x > 0) - (x < 0)) if x == x else math.nan
+        return float((x > 0) - (x < 0)) if not math.isnan(x) else math.nan
     return library.sign(x)
 
 
@@ -122,3 +146,130 @@ def ema(average: Array, x: Array, beta: Array) -> Array:
     2.0
     """
     return beta * average + (1 - beta) * x
+
+
+def exp(x: Array) -> Array:
+    """The exponential.
+
+    >>> exp(0.0)
+    1.0
+    """
+    library = _library(x)
+    return math.exp(x) if library is None else library.exp(x)
+
+
+def log(x: Array) -> Array:
+    """The natural logarithm; NaN below zero, minus infinity at zero.
+
+    >>> log(1.0), log(0.0)
+    (0.0, -inf)
+    """
+    library = _library(x)
+    if library is not None:
+        return library.log(x)
+    if x > 0:
+        return math.log(x)
+    return -math.inf if x == 0 else math.nan
+
+
+def total(x: Array) -> Array:
+    """The sum over all elements of one tensor; a number is a tensor of one element.
+
+    >>> total(3.0)
+    3.0
+    """
+    library = _library(x)
+    return x if library is None else library.sum(x)
+
+
+def size(x: Array) -> Array:
+    """How many elements one tensor has.
+
+    >>> size(3.0)
+    1
+    """
+    library = _library(x)
+    if library is None:
+        return 1
+    if hasattr(library, "size") and hasattr(x, "__steepest_ops__"):
+        return library.size(x)
+    return math.prod(x.shape)
+
+
+def mean(x: Array) -> Array:
+    """The mean over all elements of one tensor.
+
+    >>> mean(3.0)
+    3.0
+    """
+    return total(x) / size(x)
+
+
+def norm(x: Array) -> Array:
+    """The Euclidean norm of all elements of one tensor.
+
+    >>> norm(-3.0)
+    3.0
+    """
+    return sqrt(total(x * x))
+
+
+def centred(x: Array) -> Array:
+    """Minus the mean over all axes but the first; unchanged with fewer than two axes.
+
+    >>> centred(3.0)
+    3.0
+    """
+    if getattr(x, "ndim", 0) < 2:
+        return x
+    rest = math.prod(x.shape[1:])
+    means = x.reshape(x.shape[0], rest).sum(-1) / max(rest, 1)
+    return x - means.reshape(x.shape[0], *[1] * (x.ndim - 1))
+
+
+# Of the last two axes; the axes before them are a stack of matrices.
+
+
+def row_mean(x: Array) -> Array:
+    """The mean of each row, as a column: (..., m, n) -> (..., m, 1)."""
+    return x.sum(-1)[..., :, None] / x.shape[-1]
+
+
+def column_mean(x: Array) -> Array:
+    """The mean of each column, as a row: (..., m, n) -> (..., 1, n)."""
+    return x.sum(-2)[..., None, :] / x.shape[-2]
+
+
+def transpose(x: Array) -> Array:
+    """Rows and columns exchanged: (..., m, n) -> (..., n, m)."""
+    return x.swapaxes(-1, -2)
+
+
+def matrix_norm(x: Array) -> Array:
+    """The Frobenius norm of each matrix: (..., m, n) -> (..., 1, 1)."""
+    return sqrt((x * x).sum(-1).sum(-1))[..., None, None]
+
+
+def eigh(x: Array) -> tuple[Array, Array]:
+    """Eigenvalues in ascending order, and the eigenvectors as columns, of symmetric matrices."""
+    values, vectors = _library(x).linalg.eigh(x)
+    return values, vectors
+
+
+def orthonormal(x: Array) -> Array:
+    """The Q of x = QR."""
+    return _library(x).linalg.qr(x)[0]
+
+
+def sort_columns(x: Array, order: Array, axis: int) -> Array:
+    """``x`` with its last (-1) or second last (-2) axis in that order: (..., k) indices."""
+    library = _library(x)
+    index = order[..., None, :] if axis == -1 else order[..., :, None]
+    if library.__name__ == "torch":
+        return library.take_along_dim(x, index, axis)
+    return library.take_along_axis(x, index, axis)
+
+
+def descending(x: Array) -> Array:
+    """The order that sorts the last axis from the largest to the smallest."""
+    return _library(x).argsort(-x)

@@ -1,62 +1,30 @@
 """What a rule is, and the decorator that makes one out of a formula.
 
-    p      parameter                    any shape
-    g      its gradient                 shape of p
-    slots  the rule's memory            each the shape of p, or one number (``per="tensor"``)
-    t      number of this step          from 1
-    step   what is added to p           shape of p
+p      parameter                    any shape
+g      its gradient                 shape of p
+slots  the rule's memory            each as its `Slot` says
+t      number of this step          from 1
+step   what is added to p           shape of p
+totals sums over all parameters     one number each
 """
 
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 from steepest.errors import InputError, unknown_name
 from steepest.rules._domains import DOMAINS
+from steepest.rules._modifier import Formula, Kind, Modifier, compose, compose_sums
+from steepest.rules._slot import Slot
+from steepest.rules.modifiers import MODIFIERS
 
 __all__ = ["Modifier", "Rule", "Slot", "get", "names", "rule"]
 
-Formula = Callable[..., tuple[Any, ...]]
-Kind = Literal["elementwise", "norms", "matrix"]
-
-
-@dataclass(frozen=True)
-class Slot:
-    """One piece of a rule's memory.
-
-    Attributes:
-        init: Its value before the first step: a number, or the name of the hyperparameter that
-            gives it (``"lr"`` for Rprop's step sizes).
-        when: The hyperparameter or option that must be non-zero for the slot to exist; the
-            formula is handed ``None`` where it does not. None: it always exists.
-        per: ``"element"`` (the shape of the parameter) or ``"tensor"`` (one number).
-    """
-
-    init: float | str = 0.0
-    when: str | None = None
-    per: Literal["element", "tensor"] = "element"
-
-
-@dataclass(frozen=True)
-class Modifier:
-    """A rule in, a rule out: something that many rules have in common, written once.
-
-    Attributes:
-        name: How it is called.
-        wrap: Takes a formula, returns the modified formula.
-        hyperparameters: Names and defaults that it adds (numbers).
-        options: Names and defaults that it adds (choices).
-        choices: The allowed values of each option that is a string.
-    """
-
-    name: str
-    wrap: Callable[[Formula], Formula]
-    hyperparameters: Mapping[str, float] = field(default_factory=dict)
-    options: Mapping[str, bool | str] = field(default_factory=dict)
-    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+Average = Callable[[Any, Mapping[str, Any], Mapping[str, Any]], Any]
 
 
 @dataclass(frozen=True)
@@ -78,6 +46,11 @@ class Rule:
             branches, so they are the same for all elements of one call.
         choices: The allowed values of each option that is a string.
         summary: The first sentence of the formula's docstring.
+        bare: The formula without modifiers, as it stands in its file.
+        modifiers: What lies around it, from the innermost to the outermost.
+        bare_sums: The formula's own contribution of one tensor to its totals.
+        average: Where the averaged parameter lies, for rules that keep one.
+        auxiliary: The rule for the parameters that this one is not made for.
 
     >>> from steepest import rules
     >>> adam = rules.get("adam")
@@ -97,13 +70,72 @@ class Rule:
     options: Mapping[str, bool | str]
     choices: Mapping[str, tuple[str, ...]]
     summary: str
+    bare: Formula
+    modifiers: tuple[Modifier, ...] = ()
+    bare_sums: Formula | None = None
+    average: Average | None = None
+    auxiliary: str | None = None
 
     def __call__(self, *args: Any, **values: Any) -> tuple[Any, ...]:
-        """``(step, *new_slots)``; what is not in ``values`` has its default."""
+        """``(step, *new_slots)``; what is not in ``values`` has its default.
+
+        A rule with `has_totals` must be handed ``totals`` too: `partial_sums` of every tensor,
+        added up.
+        """
+        if self.has_totals and "totals" not in values:
+            raise InputError(
+                f"{self.name} needs sums over all parameters before any of them can take its step; "
+                "pass totals=, the partial_sums() of all parameters added up"
+            )
         return self.formula(*args, **{**self.hyperparameters, **self.options, **values})
 
-    def active_slots(self, values: Mapping[str, Any]) -> tuple[str, ...]:
+    @property
+    def has_totals(self) -> bool:
+        """Whether the step of one tensor depends on sums over all of them."""
+        return self.bare_sums is not None or any(m.sums is not None for m in self.modifiers)
+
+    def partial_sums(self, *args: Any, **values: Any) -> tuple[Any, ...]:
+        """What one tensor contributes to the totals: pure, same arguments as the rule itself.
+
+        An engine does two passes: the partial sums of every tensor, added up over all tensors
+        of all groups; then the rule on every tensor, with ``totals`` and the same arguments.
+
+        >>> from steepest import rules
+        >>> clipped = rules.get("clip_global_norm(sgd)")
+        >>> three = clipped.partial_sums(0.0, 3.0, None, 1)
+        >>> four = clipped.partial_sums(0.0, 4.0, None, 1)
+        >>> totals = tuple(a + b for a, b in zip(three, four))
+        >>> totals
+        (25.0,)
+        >>> round(clipped(0.0, 3.0, None, 1, lr=1.0, totals=totals)[0], 6)
+        -0.6
+        """
+        sums = compose_sums(self.bare_sums, self.modifiers, keywords=_keywords(self.bare_sums))
+        if sums is None:
+            return ()
+        return sums(*args, **{**self.hyperparameters, **self.options, **values})
+
+    def averaged(self, p: Any, slots: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
+        """The averaged parameter, which is what to evaluate; ``p`` itself is what to train.
+
+        Pure: keep ``p`` and put it back before training goes on. A rule that averages nothing
+        returns ``p``.
+
+        Args:
+            p: The parameter.
+            slots: Its slots by name.
+            values: The hyperparameters and options that are not at their default.
+        """
+        if self.average is None:
+            return p
+        return self.average(p, slots, {**self.hyperparameters, **self.options, **values})
+
+    def active_slots(self, values: Mapping[str, Any], *, ndim: int = 1) -> tuple[str, ...]:
         """The slots that exist under these hyperparameters and options.
+
+        Args:
+            values: The hyperparameters and options that are not at their default.
+            ndim: The parameter's number of axes (some rules keep less for matrices).
 
         >>> from steepest import rules
         >>> rules.get("sgd").active_slots({"momentum": 0.0})
@@ -113,7 +145,7 @@ class Rule:
         return tuple(
             name
             for name, slot in self.slots.items()
-            if slot.when is None or _is_on(full[slot.when])
+            if (slot.when is None or _is_on(full[slot.when])) and slot.exists_for(ndim)
         )
 
     def check(self, values: Mapping[str, Any]) -> None:
@@ -138,22 +170,75 @@ class Rule:
 
         AdamW is Adam with ``decay="decoupled", weight_decay=0.01``: no second formula.
         """
-        self.check(defaults)
-        numbers = {k: defaults.get(k, v) for k, v in self.hyperparameters.items()}
-        options = {k: defaults.get(k, v) for k, v in self.options.items()}
         return _register(
-            replace(
-                self,
-                name=name,
-                paper=paper,
-                summary=summary,
-                hyperparameters=numbers,
-                options=options,
-            )
+            replace(self.with_defaults(**defaults), name=name, paper=paper, summary=summary)
         )
+
+    def with_defaults(self, **defaults: Any) -> Rule:
+        """The same rule with other defaults."""
+        self.check(defaults)
+        return replace(
+            self,
+            hyperparameters={k: defaults.get(k, v) for k, v in self.hyperparameters.items()},
+            options={k: defaults.get(k, v) for k, v in self.options.items()},
+        )
+
+    def modified(self, modifier: Modifier) -> Rule:
+        """This rule with a modifier around it: ``cautious(adamw)``. Not registered.
+
+        Raises:
+            InputError: If the two do not go together; the message says why.
+
+        >>> from steepest import rules
+        >>> rules.get("clip_norm(cautious(adamw))").hyperparameters["max_norm"]
+        1.0
+        """
+        reason = self._cannot_take(modifier)
+        if reason is not None:
+            raise InputError(f"{modifier.name}({self.name}): {reason}")
+        around = (modifier, *self.modifiers) if modifier.innermost else (*self.modifiers, modifier)
+        kinds: tuple[Kind, ...] = ("elementwise", "norms", "matrix")
+        return replace(
+            self,
+            name=f"{modifier.name}({self.name})",
+            formula=compose(self.bare, around, keywords=_keywords(self.bare)),
+            kind=max(self.kind, modifier.kind, key=kinds.index),
+            hyperparameters={**self.hyperparameters, **modifier.hyperparameters},
+            options={**self.options, **modifier.options},
+            choices={**self.choices, **modifier.choices},
+            modifiers=around,
+        )
+
+    def _cannot_take(self, modifier: Modifier) -> str | None:
+        if any(m.name == modifier.name for m in self.modifiers):
+            return f"the rule is {modifier.name} already"
+        if modifier.sums is not None and self.has_totals:
+            return (
+                "both need sums over all parameters, and one pass cannot give both; "
+                "clip the gradients yourself before the step"
+            )
+        if modifier.step is not None and self.average is not None:
+            return (
+                "the rule moves an average together with the parameter, and a step that is "
+                "changed afterwards would tear them apart"
+            )
+        clash = {*modifier.hyperparameters, *modifier.options} & {
+            *self.hyperparameters,
+            *self.options,
+        }
+        return f"both have a value called {', '.join(sorted(clash))}" if clash else None
 
 
 _REGISTRY: dict[str, Rule] = {}
+_MODIFIED: dict[str, Rule] = {}  # so that the same name is the same rule, to whoever caches by it
+
+
+def _keywords(formula: Formula | None) -> frozenset[str]:
+    """The keyword-only arguments of a formula."""
+    if formula is None:
+        return frozenset()
+    parameters = inspect.signature(formula).parameters.values()
+    return frozenset(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
 
 
 def _is_on(value: Any) -> bool:
@@ -176,6 +261,9 @@ def rule(
     modifiers: tuple[Modifier, ...] = (),
     choices: Mapping[str, tuple[str, ...]] | None = None,
     name: str | None = None,
+    sums: Formula | None = None,
+    average: Average | None = None,
+    auxiliary: str | None = None,
 ) -> Callable[[Formula], Rule]:
     """Turn a formula ``(p, g, *slots, t, *, hyperparameters)`` into a registered `Rule`.
 
@@ -186,6 +274,12 @@ def rule(
         modifiers: Applied from the first to the last: the last one is outermost.
         choices: The allowed values of each option that is a string.
         name: The rule's name; default: the function's.
+        sums: For a rule whose step depends on sums over all parameters: the partial sums of one
+            tensor, a tuple, from the formula's positional arguments and those keywords that it
+            names. The formula is handed the totals as ``totals``.
+        average: For a rule that keeps an average: ``(p, slots, values)`` to the averaged
+            parameter.
+        auxiliary: For a rule made for matrices: the rule that the other parameters follow.
 
     Returns:
         The decorator; the function's name becomes the rule's unless ``name`` is given.
@@ -203,12 +297,13 @@ def rule(
                 f"rule {label}: the positional arguments must be p, g, the slots, t; "
                 f"got {', '.join(positional)}"
             )
-        values = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+        values = {
+            p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "totals"
+        }
         numbers = {k: float(v) for k, v in values.items() if not isinstance(v, (bool, str))}
         options = {k: v for k, v in values.items() if isinstance(v, (bool, str))}
         allowed = dict(choices or {})
         for modifier in modifiers:
-            formula = modifier.wrap(formula)
             numbers |= modifier.hyperparameters
             options |= modifier.options
             allowed |= modifier.choices
@@ -221,7 +316,7 @@ def rule(
         return _register(
             Rule(
                 name=label,
-                formula=formula,
+                formula=compose(formula, modifiers, keywords=_keywords(formula)),
                 paper=paper,
                 kind=kind,
                 slots={s: given.get(s, Slot()) for s in positional[2:-1]},
@@ -229,6 +324,11 @@ def rule(
                 options=options,
                 choices=allowed,
                 summary=(inspect.getdoc(formula) or "").split("\n\n")[0].replace("\n", " "),
+                bare=formula,
+                modifiers=modifiers,
+                bare_sums=sums,
+                average=average,
+                auxiliary=auxiliary,
             )
         )
 
@@ -236,17 +336,27 @@ def rule(
 
 
 def get(name: str) -> Rule:
-    """The rule of that name.
+    """The rule of that name; ``modifier(rule)`` puts a modifier around one.
 
     >>> from steepest import rules
+    >>> rules.get("cautious(adamw)").kind
+    'norms'
     >>> rules.get("adm")
     Traceback (most recent call last):
         ...
     steepest.errors.InputError: unknown rule 'adm'; did you mean 'adam'? Known: adadelta, ...
     """
-    if name not in _REGISTRY:
+    if name in _REGISTRY:
+        return _REGISTRY[name]
+    if name in _MODIFIED:
+        return _MODIFIED[name]
+    nested = re.fullmatch(r"(\w+)\((.+)\)", name)
+    if nested is None:
         raise unknown_name("rule", name, _REGISTRY)
-    return _REGISTRY[name]
+    modifier, inner = nested.groups()
+    if modifier not in MODIFIERS:
+        raise unknown_name("modifier of rules", modifier, MODIFIERS)
+    return _MODIFIED.setdefault(name, get(inner).modified(MODIFIERS[modifier]))
 
 
 def names() -> tuple[str, ...]:

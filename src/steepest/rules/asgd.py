@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from steepest.rules._ops import maximum
 from steepest.rules._rule import Slot, rule
-from steepest.rules.modifiers import DECAY
+from steepest.rules.modifiers import L2
 
 __all__ = ["asgd"]
+
+
+def _average(_: Any, slots: Mapping[str, Any], __: Mapping[str, Any]) -> Any:
+    return slots["ax"]
 
 
 @rule(
     paper="https://doi.org/10.1137/0330046",
     slots={"eta": Slot(init="lr", per="tensor"), "mu": Slot(init=1.0, per="tensor")},
-    modifiers=(DECAY,),
+    modifiers=(L2,),
+    average=_average,
 )
 def asgd(
     p: Any,
