@@ -1,6 +1,6 @@
-"""How a rule is executed: what the optimizers hand to an engine, and the engines there are.
+r"""How a rule is executed: what the optimizers hand to an engine, and the engines there are.
 
-An optimizer splits its parameters into `Block`\\ s and hands them all to an `Engine` in one call
+An optimizer splits its parameters into `Block`\ s and hands them all to an `Engine` in one call
 per step, so that an engine can do everything in one launch. What an engine may rely on:
 
 * All parameters, gradients and per-element slots of a block have one dtype and one device.
@@ -55,6 +55,8 @@ class Block:
         capturable: Steps and per-tensor slots lie on the parameters' device and must not be
             read on the host.
         differentiable: Autograd records the step; slots are rebound, not written into.
+        sparse: Empty for dense gradients. ``"rows"``: the gradients are sparse and the rule is
+            run on the elements that they have; ``"whole"``: with sparse arithmetic.
         states: The parameters' own state dicts (what ``optimizer.state[p]`` is), for rebinding.
         cache: For the engine.
     """
@@ -68,6 +70,7 @@ class Block:
     maximize: bool = False
     capturable: bool = False
     differentiable: bool = False
+    sparse: Literal["", "rows", "whole"] = ""
     states: list[dict[str, Any]] = field(default_factory=list)
     cache: Any = None
 
