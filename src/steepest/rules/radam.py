@@ -38,7 +38,9 @@ def radam(
     exp_avg_sq = ema(exp_avg_sq, g * g, beta2)
     rho_inf = 2 / (1 - beta2) - 1
     rho = rho_inf - 2 * t * beta2**t / (1 - beta2**t)
-    rectification = sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
+    tractable = rho > 5
+    scale = where(tractable, (rho_inf - 4) * (rho_inf - 2) * rho, 1.0)  # else it may be zero
+    rectification = sqrt((rho - 4) * (rho - 2) * rho_inf / scale)
     adaptive = rectification * sqrt(1 - beta2**t) / (sqrt(exp_avg_sq) + eps)
     m_hat = exp_avg / (1 - beta1**t)
-    return -lr * m_hat * where(rho > 5, adaptive, 1.0), exp_avg, exp_avg_sq
+    return -lr * m_hat * where(tractable, adaptive, 1.0), exp_avg, exp_avg_sq

@@ -38,7 +38,8 @@ def rprop(
     with :math:`g_t \leftarrow 0` after a change of sign.
     """
     agreement = g * prev
-    factor = where(agreement > 0, eta_plus, where(agreement < 0, eta_minus, 1.0))
-    step_size = minimum(maximum(step_size * factor, step_min), step_max)
+    grown, shrunk = step_size * eta_plus, step_size * eta_minus
+    step_size = where(agreement > 0, grown, where(agreement < 0, shrunk, step_size))
+    step_size = minimum(maximum(step_size, step_min), step_max)
     g = where(agreement < 0, 0.0, g)
     return -step_size * sign(g), g, step_size
