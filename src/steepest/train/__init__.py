@@ -1,1 +1,1 @@
-"""TODO-DOC"""
+"""Training: what a task is, where chance comes from, and the engines that carry a run."""

@@ -1,0 +1,380 @@
+"""One run, trained by itself: the plain loop, made repeatable.
+
+What happens in step ``k`` is a function of the state before it and of (seed, k): the batch, the
+dropout masks, every other random number. So a run can be cut anywhere and go on bitwise equal.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from steepest.errors import InputError, TaskError
+from steepest.train.checkpoint import RunState, pack, unpack
+from steepest.train.data import eval_batches, open_stream, tensors_of
+from steepest.train.dropout import KEY, key_dropout, step_words
+from steepest.train.randomness import derive, isolated, run_key, seed_torch
+from steepest.train.task import Task, build_model, hash_tensors
+
+__all__ = ["Chunk", "OptimizerFactory", "Schedule", "SoloRun"]
+
+OptimizerFactory: TypeAlias = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+
+
+class Schedule(Protocol):
+    """What the learning rate is multiplied with: a function of the step."""
+
+    def __call__(self, step: int, total: int, /) -> float:
+        """The multiplier for step ``step`` (from 0) of ``total``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What happened in some consecutive steps.
+
+    Attributes:
+        first_step: Number of the first one, from 0.
+        loss: Training loss of each step's batch, before its update.
+        lr: Learning rate of the first parameter group in each step.
+        seconds: How long they took.
+        diverged_at: The step whose loss was not finite, and whose update did not happen.
+    """
+
+    first_step: int
+    loss: NDArray[np.float32] = field(repr=False)
+    lr: NDArray[np.float32] = field(repr=False)
+    seconds: float
+    diverged_at: int | None = None
+
+
+class SoloRun:
+    """One run of a task, step by step.
+
+    Args:
+        task: What to train.
+        optimizer: Makes the optimizer for the model's parameters.
+        schedule: Multiplies every group's learning rate; None: leave it to the optimizer.
+        seed: Start, order and noise are functions of it.
+        steps: How long the whole run is; schedules need to know.
+        batch_size: None: the task's.
+        device: ``"cpu"`` or ``"cuda"``.
+
+    Attributes:
+        start_hash: sha256 over names, types, shapes and bytes of the initial parameters and
+            buffers. Equal seeds give equal hashes, whatever the optimizer.
+        position: Number of updates done.
+        steps_per_epoch: Batches in an epoch.
+        diverged_at: The step whose loss was not finite; the run does not go on.
+
+    >>> task = Task(name="tiny", model=lambda: nn.Linear(8, 1), loss=nn.functional.mse_loss,
+    ...             train=(torch.ones(64, 8), torch.ones(64, 1)))
+    >>> run = SoloRun(task, optimizer=lambda p: torch.optim.SGD(p, lr=0.01), schedule=None,
+    ...               seed=0, steps=20)
+    >>> chunk = run.advance(20)
+    >>> len(chunk.loss), run.position, bool(chunk.loss[-1] < chunk.loss[0])
+    (20, 20, True)
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        *,
+        optimizer: OptimizerFactory,
+        schedule: Schedule | None,
+        seed: int,
+        steps: int,
+        batch_size: int | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.task = task
+        self.seed = seed
+        self.steps = steps
+        self.schedule = schedule
+        self.device = _device(device)
+        self.position = 0
+        self.diverged_at: int | None = None
+        if steps < 0:
+            raise InputError(f"a run needs steps >= 0, got {steps}")
+        with isolated(self.device):
+            self._stream = open_stream(
+                task.train,
+                seed=seed,
+                batch_size=batch_size,
+                default=task.batch_size,
+                device=self.device,
+                where=f"task '{task.name}': train",
+            )
+            task.check(self._first_batch())
+            self.model = build_model(task, seed)
+            self.start_hash = hash_tensors(dict(_model_state(self.model)))
+            self.model.to(self.device)
+            self._key = key_dropout(self.model)
+            self._run_key = run_key(seed)
+            seed_torch(derive(seed, "optimizer"), self.device)
+            self.optimizer = optimizer(p for p in self.model.parameters() if p.requires_grad)
+        self.steps_per_epoch = self._stream.steps_per_epoch
+        self._base_lr = [_rate(group) for group in self.optimizer.param_groups]
+        if schedule is not None and any(math.isnan(lr) for lr in self._base_lr):
+            raise InputError(
+                f"{type(self.optimizer).__name__} has no 'lr' in its parameter groups, so a "
+                "schedule has nothing to multiply; leave the schedule out"
+            )
+        self._closure = _needs_closure(self.optimizer)
+
+    def _first_batch(self) -> Any:
+        digest = self._stream.digest
+        batch = self._stream.batch(0)
+        self._stream.digest = digest
+        return batch
+
+    @property
+    def order_hash(self) -> str:
+        """Running hash over the numbers of the examples handed out so far (over the bytes of
+        the batches where they come from a DataLoader).
+        """
+        return self._stream.digest.hex()
+
+    def advance(self, n: int) -> Chunk:
+        """Train ``n`` steps, or to the end of the run, or up to the first non-finite loss."""
+        first = self.position
+        n = 0 if self.diverged_at is not None else max(0, min(n, self.steps - first))
+        losses, rates = np.zeros(n, np.float32), np.zeros(n, np.float32)
+        done = 0
+        begin = time.perf_counter()
+        with isolated(self.device):
+            self._switch("train")
+            self.model.train()
+            for k in range(first, first + n):
+                rates[done] = self._set_rate(k)
+                losses[done] = loss = self._step(k)
+                done += 1
+                if not math.isfinite(loss):
+                    self.diverged_at = k
+                    break
+                self.position = k + 1
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+        seconds = time.perf_counter() - begin
+        return Chunk(first, losses[:done], rates[:done], seconds, self.diverged_at)
+
+    def _set_rate(self, step: int) -> float:
+        groups = self.optimizer.param_groups
+        if self.schedule is not None:
+            factor = self.schedule(step, self.steps)
+            for group, base in zip(groups, self._base_lr, strict=True):
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(base * factor)
+                else:
+                    group["lr"] = base * factor
+        return _rate(groups[0])
+
+    def _step(self, step: int) -> float:
+        """One step; the loss before it. A non-finite loss leaves the parameters as they are."""
+        batch = self._stream.batch(step)
+        noise = derive(self.seed, "noise", step)
+        if self._key is not None:
+            self._key.copy_(step_words(self._run_key, step))
+        seed_torch(noise, self.device)
+        self.optimizer.zero_grad()
+        loss, _ = self.task.compute_loss(self.model, batch)
+        if self.device.type == "cuda":
+            # The host reads the loss while the device works on the backward pass, so the check
+            # before the update is exact and costs no idle time.
+            ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            number = loss.detach().to("cpu", non_blocking=True)
+            ready.record()
+            torch.autograd.backward(loss)
+            ready.synchronize()
+            value = float(number)
+            if not math.isfinite(value):
+                return value
+        else:
+            value = loss.item()
+            if not math.isfinite(value):
+                return value
+            torch.autograd.backward(loss)
+        if self._closure:
+            self._step_closure(batch, noise)
+        else:
+            self.optimizer.step()
+        return value
+
+    def _step_closure(self, batch: Any, noise: int) -> None:
+        """For optimizers that ask for the loss again; every asking meets the same noise."""
+
+        def closure() -> float:
+            seed_torch(noise, self.device)
+            self.optimizer.zero_grad()
+            loss, _ = self.task.compute_loss(self.model, batch)
+            torch.autograd.backward(loss)
+            return float(loss)
+
+        self.optimizer.step(closure)
+
+    def evaluate(self, split: Literal["train", "val", "test"]) -> dict[str, float]:
+        """``{"loss": …, metric: …}`` over a whole split, in eval mode; training is not touched.
+
+        The loss is the mean over the batches weighted by their examples.
+        """
+        data = self.task.split(split)
+        where = f"task '{self.task.name}': {split}"
+        total, examples = 0.0, 0
+        outputs, targets = [], []
+        with isolated(self.device), self._evaluating(), torch.no_grad():
+            seed_torch(derive(self.seed, "evaluate"), self.device)
+            for batch in eval_batches(
+                data, batch_size=self.task.eval_batch_size, device=self.device, where=where
+            ):
+                loss, out = self.task.compute_loss(self.model, batch)
+                n = len(next(iter(tensors_of(batch[1]) or tensors_of(batch[0]))))
+                total, examples = total + float(loss) * n, examples + n
+                if self.task.metrics:
+                    outputs.append(out)
+                    targets.append(batch[1])
+            result = {"loss": total / examples}
+            if self.task.metrics:
+                result |= self.task.measure(_concatenate(outputs), _concatenate(targets))
+        return result
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        self._switch("eval")
+        self.model.eval()
+        try:
+            yield
+        finally:
+            self.model.train()
+            self._switch("train")
+
+    def _switch(self, mode: str) -> None:
+        """Schedule-free optimizers keep two sets of weights and must be told which to show."""
+        if hasattr(self.optimizer, "train") and hasattr(self.optimizer, "eval"):
+            getattr(self.optimizer, mode)()
+
+    def weights(self) -> dict[str, Tensor]:
+        """Copies of the named parameters, on the CPU."""
+        with self._evaluating():
+            return {
+                name: p.detach().to("cpu", copy=True) for name, p in self.model.named_parameters()
+            }
+
+    def state(self) -> RunState:
+        """Everything that `restore` needs, copied."""
+        tensors: dict[str, Tensor] = {}
+        meta = {
+            "seed": self.seed,
+            "steps": self.steps,
+            "position": self.position,
+            "diverged_at": self.diverged_at,
+            "order_hash": self.order_hash,
+            "start_hash": self.start_hash,
+            "base_lr": self._base_lr,
+            "model": pack(dict(_model_state(self.model)), "model", tensors),
+            "optimizer": pack(self.optimizer.state_dict(), "optimizer", tensors),
+        }
+        return RunState(tensors=tensors, meta=meta)
+
+    def restore(self, state: RunState) -> None:
+        """Go to where ``state`` was taken, in a run of the same task, seed and length.
+
+        Raises:
+            InputError: If the state belongs to another run.
+        """
+        meta = state.meta
+        for name in ("seed", "steps", "start_hash"):
+            if meta[name] != getattr(self, name):
+                raise InputError(
+                    f"this checkpoint belongs to another run: its {name} is {meta[name]}, this "
+                    f"run's is {getattr(self, name)}"
+                )
+        saved = unpack(meta["model"], state.tensors)
+        own = dict(_model_state(self.model))
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(saved[name])
+        self._restore_optimizer(unpack(meta["optimizer"], state.tensors))
+        self._base_lr = list(meta["base_lr"])
+        self.position = meta["position"]
+        self.diverged_at = meta["diverged_at"]
+        self._stream.digest = bytes.fromhex(meta["order_hash"])
+
+    def _restore_optimizer(self, saved: dict[str, Any]) -> None:
+        """Load, then put every tensor back in the type and memory layout it had.
+
+        ``load_state_dict`` casts state to the type of its parameter: a float32 slot of a
+        bfloat16 parameter would lose its bits.
+        """
+        self.optimizer.load_state_dict(copy.deepcopy(saved))
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        for number, slots in saved["state"].items():
+            if not isinstance(number, int) or not isinstance(slots, dict):
+                continue
+            p = parameters[number]
+            live = self.optimizer.state[p]
+            for name, value in slots.items():
+                if not isinstance(value, Tensor) or not isinstance(live[name], Tensor):
+                    continue
+                if value.shape == p.shape:
+                    live[name] = torch.empty_like(p, dtype=value.dtype).detach().copy_(value)
+                elif value.dtype != live[name].dtype:
+                    live[name] = value.to(live[name].device, copy=True)
+
+
+def _model_state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Named parameters and buffers, without the key of the dropout layers."""
+    yield from model.named_parameters()
+    for name, buffer in model.named_buffers():
+        if name.rpartition(".")[2] != KEY:
+            yield name, buffer
+
+
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"unknown device {device!r}; use 'cpu' or 'cuda'") from error
+    if found.type not in ("cpu", "cuda"):
+        raise InputError(f"device must be 'cpu' or 'cuda', got {str(device)!r}")
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            "device 'cuda' was asked for, but this torch sees no CUDA device; use 'cpu'"
+        )
+    return found
+
+
+def _rate(group: dict[str, Any]) -> float:
+    """The learning rate of a parameter group; NaN where it has none."""
+    return float(group.get("lr", math.nan))
+
+
+def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether ``step`` has a closure that cannot be left out, as LBFGS has."""
+    parameters = list(inspect.signature(type(optimizer).step).parameters.values())[1:]
+    return any(p.name == "closure" and p.default is p.empty for p in parameters)
+
+
+def _concatenate(parts: list[Any]) -> Any:
+    """Batches of outputs put together: tensors along the first dimension, structure kept."""
+    first = parts[0]
+    if isinstance(first, Tensor):
+        return torch.cat(parts)
+    if hasattr(first, "items"):
+        return {name: _concatenate([part[name] for part in parts]) for name in first}
+    if isinstance(first, (tuple, list)):
+        return tuple(_concatenate(list(column)) for column in zip(*parts, strict=True))
+    raise TaskError(
+        f"the model's outputs must be tensors, or tuples or dicts of them, for metrics over a "
+        f"whole split; got {type(first).__name__}"
+    )
