@@ -17,10 +17,10 @@ from typing import Any, Protocol, TypeAlias, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, default_collate
 
 from steepest.errors import TaskError
-from steepest.train.randomness import batch_order, derive, isolated, seed_all
+from steepest.train.randomness import batch_order, derive, seed_all
 
 __all__ = [
     "Batch",
@@ -30,8 +30,8 @@ __all__ = [
     "Source",
     "Stream",
     "check_data",
-    "count",
     "eval_batches",
+    "join",
     "map_tensors",
     "open_source",
     "open_stream",
@@ -371,8 +371,22 @@ def sample(data: Data, n: int, *, where: str) -> Batch:
     return source.batch(torch.linspace(0, source.examples - 1, n).round().long())
 
 
-def count(data: Data, *, where: str) -> int | None:
-    """How many examples a split has; None where only reading it would tell."""
-    with isolated(torch.device("cpu")):
-        source = open_source(data, torch.device("cpu"), where=where)
-    return None if source is None else source.examples
+def join(first: Data, second: Data, *, where: str) -> Data:
+    """Two splits as one: tensors one after the other, Datasets concatenated."""
+    if isinstance(first, (tuple, list)) and isinstance(second, (tuple, list)):
+        x, y = (_join(a, b) for a, b in zip(first, second, strict=True))
+        return x, y
+    if isinstance(first, Dataset) and isinstance(second, Dataset):
+        return ConcatDataset([first, second])
+    raise TaskError(
+        f"{where}: train and val can be trained on together only where both are tensors or both "
+        "are Datasets; give one function that returns a DataLoader over both"
+    )
+
+
+def _join(a: Any, b: Any) -> Any:
+    if isinstance(a, Tensor):
+        return torch.cat((a, b))
+    if isinstance(a, Mapping):
+        return {name: _join(a[name], b[name]) for name in a}
+    return tuple(_join(p, q) for p, q in zip(a, b, strict=True))
