@@ -8,17 +8,24 @@ from steepest.rules._domains import DOMAINS, Domain
 from steepest.rules._modifier import Modifier
 from steepest.rules._rule import Rule, get, names, rule
 from steepest.rules._slot import Slot, matrix_shape
+from steepest.rules.adabelief import adabelief
 from steepest.rules.adadelta import adadelta
 from steepest.rules.adagrad import adagrad
 from steepest.rules.adam import adam, adamw
 from steepest.rules.adamax import adamax
+from steepest.rules.adan import adan
+from steepest.rules.ademamix import ademamix
+from steepest.rules.adopt import adopt
 from steepest.rules.asgd import asgd
+from steepest.rules.lion import lion
 from steepest.rules.modifiers import MODIFIERS
 from steepest.rules.nadam import nadam
 from steepest.rules.radam import radam
 from steepest.rules.rmsprop import rmsprop
 from steepest.rules.rprop import rprop
+from steepest.rules.schedulefree import schedulefree_adamw, schedulefree_sgd
 from steepest.rules.sgd import sgd
+from steepest.rules.signum import signum
 
 __all__ = [
     "DOMAINS",
@@ -27,13 +34,18 @@ __all__ = [
     "Modifier",
     "Rule",
     "Slot",
+    "adabelief",
     "adadelta",
     "adagrad",
     "adam",
     "adamax",
     "adamw",
+    "adan",
+    "ademamix",
+    "adopt",
     "asgd",
     "get",
+    "lion",
     "matrix_shape",
     "nadam",
     "names",
@@ -41,5 +53,8 @@ __all__ = [
     "rmsprop",
     "rprop",
     "rule",
+    "schedulefree_adamw",
+    "schedulefree_sgd",
     "sgd",
+    "signum",
 ]

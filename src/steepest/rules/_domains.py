@@ -92,6 +92,15 @@ DOMAINS: dict[str, Domain] = {
     "t0": Domain("step at which averaging starts", low=-math.inf),
     "eta_minus": Domain("factor after a change of sign", 0.0, 1.0, open_low=True, open_high=True),
     "eta_plus": Domain("factor without a change of sign", 1.0, open_low=True),
+    "beta3": Domain(
+        "coefficient of the slowest average", 0.0, 1.0, open_high=True, scale="one_minus_log"
+    ),
+    "alpha_slow": Domain("weight of the slow average", scale="log"),
+    "alpha_warmup": Domain("steps over which that weight warms up"),
+    "beta3_warmup": Domain("steps over which that coefficient warms up"),
+    "warmup_steps": Domain("steps over which the rate warms up"),
+    "r": Domain("exponent of the step in the average's weights", low=-math.inf),
+    "weight_lr_power": Domain("exponent of the rate in the average's weights", low=-math.inf),
     "max_value": Domain("largest element of a gradient", scale="log", open_low=True),
     "max_norm": Domain("largest norm of one tensor's gradient", scale="log", open_low=True),
     "max_global_norm": Domain("largest norm of all gradients", scale="log", open_low=True),

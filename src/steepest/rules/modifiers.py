@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from steepest.rules._modifier import Modifier, Values
 from steepest.rules._ops import centred, maximum, mean, minimum, norm, sign, size, sqrt, total
 
-__all__ = ["DECAY", "L2", "MODIFIERS"]
+__all__ = ["DECAY", "DECOUPLED", "L2", "MODIFIERS", "PROXIMAL"]
 
 
 def _is_zero(value: Any) -> bool:
@@ -53,6 +54,12 @@ r"""Weight decay λ, off by default, in one of its meanings (η: the learning ra
 * ``proximal``: :math:`\Delta \leftarrow (\Delta - \eta \lambda p) / (1 + \eta \lambda)`, the
   implicit step that Adan takes (arXiv:2208.06677, algorithm 1).
 """
+
+DECOUPLED = replace(DECAY, options={"decay": "decoupled"})
+"""Weight decay for rules that have it beside the step from the start."""
+
+PROXIMAL = replace(DECAY, options={"decay": "proximal"})
+"""Weight decay for rules that take it as an implicit step."""
 
 L2 = Modifier(
     "decay",

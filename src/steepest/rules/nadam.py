@@ -15,6 +15,7 @@ __all__ = ["nadam"]
     paper="https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ",
     slots={"mu_product": Slot(init=1.0, per="tensor")},
     modifiers=(DECAY,),
+    choices={"momentum_schedule": ("warming", "constant")},
 )
 def nadam(
     p: Any,
@@ -29,6 +30,7 @@ def nadam(
     beta2: float = 0.999,
     eps: float = 1e-8,
     momentum_decay: float = 4e-3,
+    momentum_schedule: str = "warming",
 ) -> tuple[Any, ...]:
     r"""NAdam with the warming momentum :math:`\mu_t = \beta_1 (1 - \tfrac12 0.96^{t\psi})`.
 
@@ -36,9 +38,14 @@ def nadam(
         \hat m_t = \frac{\mu_{t+1} m_t}{1 - \prod_{i \le t+1} \mu_i}
                  + \frac{(1-\mu_t) g_t}{1 - \prod_{i \le t} \mu_i}, \qquad
         \Delta_t = -\eta \frac{\hat m_t}{\sqrt{v_t / (1-\beta_2^t)} + \epsilon}
+
+    ``momentum_schedule="constant"`` has :math:`\mu_t = \beta_1` (optax). Keras's Nadam is the
+    warming one with ψ = ``momentum_decay`` = 1, which is warm after some hundred steps.
     """
-    mu = beta1 * (1 - 0.5 * 0.96 ** (t * momentum_decay))
-    mu_next = beta1 * (1 - 0.5 * 0.96 ** ((t + 1) * momentum_decay))
+    mu = mu_next = beta1
+    if momentum_schedule == "warming":
+        mu = beta1 * (1 - 0.5 * 0.96 ** (t * momentum_decay))
+        mu_next = beta1 * (1 - 0.5 * 0.96 ** ((t + 1) * momentum_decay))
     mu_product = mu_product * mu
     exp_avg = ema(exp_avg, g, beta1)
     exp_avg_sq = ema(exp_avg_sq, g * g, beta2)

@@ -6,12 +6,21 @@ from typing import Any
 
 from steepest.rules._ops import ema, sqrt, where
 from steepest.rules._rule import rule
+from steepest.rules._second_moment import EPS_MODES, root
 from steepest.rules.modifiers import DECAY
 
-__all__ = ["radam"]
+__all__ = ["radam", "rectification"]
 
 
-@rule(paper="arXiv:1908.03265", modifiers=(DECAY,))
+def rectification(t: Any, beta2: Any) -> tuple[Any, Any]:
+    """Whether the adaptive rate's variance is tractable yet, and the factor that rectifies it."""
+    rho_inf = 2 / (1 - beta2) - 1
+    rho = rho_inf - 2 * t * beta2**t / (1 - beta2**t)
+    factor = sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
+    return rho > 5, factor
+
+
+@rule(paper="arXiv:1908.03265", modifiers=(DECAY,), choices={"eps_mode": EPS_MODES})
 def radam(
     p: Any,
     g: Any,
@@ -23,6 +32,7 @@ def radam(
     beta1: float = 0.9,
     beta2: float = 0.999,
     eps: float = 1e-8,
+    eps_mode: str = "hat",
 ) -> tuple[Any, ...]:
     r"""RAdam: un-normalised momentum until :math:`\rho_t > 5`, then Adam times :math:`r_t`.
 
@@ -33,14 +43,12 @@ def radam(
         \quad
         \Delta_t = -\eta \hat m_t \begin{cases}
             r_t \sqrt{1-\beta_2^t} / (\sqrt{v_t} + \epsilon) & \rho_t > 5 \\ 1 \end{cases}
+
+    with ε where torch has it, ``hat``; optax has it ``outside``.
     """
     exp_avg = ema(exp_avg, g, beta1)
     exp_avg_sq = ema(exp_avg_sq, g * g, beta2)
-    rho_inf = 2 / (1 - beta2) - 1
-    rho = rho_inf - 2 * t * beta2**t / (1 - beta2**t)
-    tractable = rho > 5
-    scale = where(tractable, (rho_inf - 4) * (rho_inf - 2) * rho, 1.0)  # else it may be zero
-    rectification = sqrt((rho - 4) * (rho - 2) * rho_inf / scale)
-    adaptive = rectification * sqrt(1 - beta2**t) / (sqrt(exp_avg_sq) + eps)
+    tractable, factor = rectification(t, beta2)
+    adaptive = factor / root(exp_avg_sq, eps, eps_mode=eps_mode, correction=1 - beta2**t)
     m_hat = exp_avg / (1 - beta1**t)
     return -lr * m_hat * where(tractable, adaptive, 1.0), exp_avg, exp_avg_sq
