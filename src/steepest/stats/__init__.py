@@ -2,13 +2,22 @@
 
 tests.py        tests without assumptions about the noise, and their inversion
 intervals.py    intervals of means: sign-flip, Student, BCa
-power.py        how many seeds a decision takes
+power.py        how many seeds it takes to find a difference
 verdict.py      better, worse, undecided
 sequential.py   looking again after more seeds
 curves.py       what is read off a curve, and off the trials of a search
 aggregate.py    several tasks at once
 """
 
+from steepest.stats.aggregate import interquartile_mean, performance_profile
+from steepest.stats.curves import (
+    BestOfK,
+    NearBest,
+    expected_best_of_k,
+    moving_average,
+    near_best_width,
+    steps_to_target,
+)
 from steepest.stats.intervals import (
     bca_interval,
     mean_interval,
@@ -16,23 +25,34 @@ from steepest.stats.intervals import (
     student_interval,
 )
 from steepest.stats.power import SEED_CAP, seeds_for_power
+from steepest.stats.sequential import decide_looks, look_level
 from steepest.stats.tests import floor_p, seeds_to_decide_at_all, sign_flip_test
 from steepest.stats.verdict import Comparison, Decision, PairVerdict, compare, decide_all, holm
 
 __all__ = [
     "SEED_CAP",
+    "BestOfK",
     "Comparison",
     "Decision",
+    "NearBest",
     "PairVerdict",
     "bca_interval",
     "compare",
     "decide_all",
+    "decide_looks",
+    "expected_best_of_k",
     "floor_p",
     "holm",
+    "interquartile_mean",
+    "look_level",
     "mean_interval",
+    "moving_average",
+    "near_best_width",
+    "performance_profile",
     "seeds_for_power",
     "seeds_to_decide_at_all",
     "sign_flip_interval",
     "sign_flip_test",
+    "steps_to_target",
     "student_interval",
 ]
