@@ -10,20 +10,19 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 
 from steepest import rules, schedules
-from steepest.errors import InputError, unknown_name
+from steepest.errors import InputError, LedgerError, unknown_name
 from steepest.race import grammar, lookup
 from steepest.race.grammar import write_value
 
 if TYPE_CHECKING:
     from steepest.schedules import Schedule
 
-__all__ = ["Arm", "OptimizerFactory", "parse", "resolve"]
+__all__ = ["Arm", "OptimizerFactory", "check_source", "parse", "resolve", "restore"]
 
 OptimizerFactory = Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer]
 
@@ -81,7 +80,7 @@ class Arm:
             "text": self.text,
             "kind": self.kind,
             "name": self.name,
-            "values": dict(self.values),
+            "values": {k: v if _is_plain(v) else repr(v) for k, v in self.values.items()},
             "schedule": self.schedule.spec() if self.schedule else None,
             "source": self.source,
         }
@@ -190,6 +189,12 @@ def _resolve_one(value: Any, *, label: str | None) -> Arm:
     return Arm(label or name, text, "factory", name, {}, source=source, target=value)
 
 
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (tuple, list)):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
 def _is_class(value: Any) -> bool:
     return isinstance(value, type) and issubclass(value, torch.optim.Optimizer)
 
@@ -262,6 +267,34 @@ def _finished(arm: Arm, label: str | None) -> Arm:
     return arm
 
 
-def fingerprint(arm: Arm) -> str:
-    """A hash of what the arm does, its label aside."""
-    return sha256(f"{arm.text}\0{arm.source}".encode()).hexdigest()
+def restore(settings: Mapping[str, Any]) -> Arm:
+    """The arm that `Arm.settings` described, found again by its text.
+
+    Raises:
+        InputError: If it was a Python object that has no name to find it by.
+        LedgerError: If its source code is not what it was.
+    """
+    label, text = str(settings["label"]), str(settings["text"])
+    try:
+        if settings["kind"] == "factory":
+            arm = _resolve_one(lookup.function(text), label=label)
+        else:
+            arm = parse(text, label=label)
+    except InputError as error:
+        raise InputError(
+            f"the arm '{label}' cannot be made again from its text '{text}': {error}. If it was "
+            "given as a Python object, go on from Python: call steepest.race with the same "
+            "arguments and the same out"
+        ) from error
+    check_source(arm, settings)
+    return arm
+
+
+def check_source(arm: Arm, settings: Mapping[str, Any]) -> None:
+    """Raise `LedgerError` if the code behind an arm was edited since the race began."""
+    if arm.source != settings["source"]:
+        raise LedgerError(
+            f"the source code of the arm '{arm.label}' ({arm.name}) has changed since the race "
+            "began; results from before and after cannot be compared. Undo the change to resume, "
+            "or race again with another --out"
+        )

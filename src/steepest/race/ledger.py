@@ -37,6 +37,8 @@ __all__ = [
     "Progress",
     "Stored",
     "Timing",
+    "locked",
+    "now",
 ]
 
 FILE = "ledger.sqlite"
@@ -336,6 +338,14 @@ class Ledger:
                 self._put_stored(progress.stored)
         return obsolete
 
+    def fail(self, run_id: str, message: str) -> None:
+        """The run's own code raised; what it had committed stays."""
+        with self.transaction():
+            self._connection.execute(
+                "UPDATE runs SET status = 'failed', message = ? WHERE run_id = ?",
+                (message, run_id),
+            )
+
     def put_start(self, stored: Stored) -> None:
         """Where the start weights of a seed lie."""
         with self.transaction():
@@ -357,10 +367,15 @@ class Ledger:
                 [(arm_id, *row) for row in rows],
             )
 
-    def put_verdict(self, body: Mapping[str, Any]) -> None:
-        """What was decided; an earlier verdict is kept beside it."""
+    def put_verdict(self, body: Mapping[str, Any]) -> bool:
+        """What was decided, if it is new; an earlier verdict is kept beside it."""
+        text = _json(body)
+        last = self.rows("SELECT body FROM verdicts ORDER BY verdict_id DESC LIMIT 1")
+        if last and last[0]["body"] == text:
+            return False
         with self.transaction():
-            self._connection.execute("INSERT INTO verdicts (body) VALUES (?)", (_json(body),))
+            self._connection.execute("INSERT INTO verdicts (body) VALUES (?)", (text,))
+        return True
 
     def _put_stored(self, stored: Stored) -> None:
         self._connection.execute(
@@ -391,6 +406,10 @@ class Ledger:
             "SELECT runs.*, arms.arm_id, arms.label FROM runs JOIN trials USING (trial_id) "
             "JOIN arms USING (arm_id) ORDER BY position"
         )
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        """One run."""
+        return self.rows("SELECT * FROM runs WHERE run_id = ?", run_id)[0]
 
     def evaluations(self, run_id: str) -> list[Evaluation]:
         """The evaluations of a run, in the order of steps."""
@@ -461,6 +480,9 @@ class Ledger:
         for arm in self.arms():
             add("arm", arm)
         for run in self.runs():
+            if run["status"] == "failed":  # it may be cut off anywhere before the failure
+                add("run", run["run_id"], "failed")
+                continue
             add("run", {key: run[key] for key in sorted(run) if key != "message"})
             for number in self.evaluations(run["run_id"]):
                 add("evaluation", *number[:3], number.value.hex())
@@ -504,6 +526,16 @@ class _Lock:
 
     def release(self) -> None:
         self._connection.close()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Nobody else writes the folder meanwhile; `LedgerError` if somebody does."""
+    lock = _Lock(folder)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def now() -> str:

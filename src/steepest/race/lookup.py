@@ -18,7 +18,7 @@ import torch
 
 from steepest.errors import InputError, unknown_name
 
-__all__ = ["optimizer_class", "source_hash"]
+__all__ = ["function", "optimizer_class", "source_hash"]
 
 _OURS = Path(__file__).parents[1]
 
@@ -32,20 +32,22 @@ def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
     >>> optimizer_class("torch.optim:Adam").__name__
     'Adam'
     """
-    place, _, attribute = name.rpartition(":")
-    module = _from_file(Path(place)) if place.endswith(".py") else _from_package(place)
-    found: Any = module
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            classes = [k for k, v in vars(found).items() if _is_optimizer(v)]
-            raise unknown_name(f"class in {place}", part, classes)
-        found = getattr(found, part)
+    found = _find(name)
     if not _is_optimizer(found):
         raise InputError(
             f"{name} is {found!r}, which is no torch.optim.Optimizer class; derive it from "
             "torch.optim.Optimizer"
         )
     return found  # type: ignore[no-any-return]
+
+
+def function(name: str) -> Any:
+    """The function behind ``package.module:function``, as an arm's text names it.
+
+    >>> function("math:sqrt")(9.0)
+    3.0
+    """
+    return _find(name)
 
 
 def source_hash(value: Any) -> str:
@@ -62,6 +64,17 @@ def source_hash(value: Any) -> str:
     except (OSError, TypeError):  # built in, or typed at a prompt
         return ""
     return sha256(source.encode()).hexdigest()
+
+
+def _find(name: str) -> Any:
+    place, _, attribute = name.rpartition(":")
+    found: Any = _from_file(Path(place)) if place.endswith(".py") else _from_package(place)
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            classes = [k for k, v in vars(found).items() if _is_optimizer(v)]
+            raise unknown_name(f"class in {place}", part, classes)
+        found = getattr(found, part)
+    return found
 
 
 def _is_optimizer(value: Any) -> bool:

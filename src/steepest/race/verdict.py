@@ -348,16 +348,24 @@ class _Words:
     def _numbers(self, pair: PairVerdict) -> str:
         c = pair.comparison
         width = (c.high - c.low) / 2 if math.isfinite(c.high - c.low) else abs(c.difference)
-        means = f"{self._value(c.mean_a, width)} against {self._value(c.mean_b, width)}"
+        p = f"{'Holm-adjusted ' if self.n_pairs > 1 else ''}p = {pair.p_adjusted:.2g}"
         if c.diverged_a or c.diverged_b:
-            lost = f"{c.diverged_a} and {c.diverged_b} of {c.n} runs diverged"
-            return f"{means} where they did not diverge, {lost}, p = {pair.p_adjusted:.2g}"
-        difference = f"difference {self._value(c.difference, width, sign=True)}"
+            a = self._side(c.mean_a, c.diverged_a, c.n, width)
+            b = self._side(c.mean_b, c.diverged_b, c.n, width)
+            return f"{a} against {b}, {p}"
+        difference = self._value(c.difference, width, sign=True)
         interval = ""
         if math.isfinite(c.low) and math.isfinite(c.high):
             low, high = self._value(c.low, width, sign=True), self._value(c.high, width, sign=True)
             interval = f" ({_percent(c.level)} interval {low} to {high})"
-        return f"{means}, {difference}{interval}, p = {pair.p_adjusted:.2g}"
+        means = f"{self._value(c.mean_a, width)} against {self._value(c.mean_b, width)}"
+        return f"{means}, difference {difference}{interval}, {p}"
+
+    def _side(self, mean: float, diverged: int, n: int, width: float) -> str:
+        if diverged == n:
+            return "diverged on every seed"
+        lost = f" ({diverged} of {n} seeds diverged)" if diverged else ""
+        return f"{self._value(mean, width)}{lost}"
 
     def _value(self, x: float, width: float = math.nan, *, sign: bool = False) -> str:
         """With the digits that the width supports; accuracies in per cent."""
