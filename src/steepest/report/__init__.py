@@ -1,1 +1,1 @@
-"""TODO-DOC"""
+"""TODO-DOC."""
