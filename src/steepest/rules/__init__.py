@@ -10,6 +10,7 @@ from steepest.rules._rule import Rule, get, names, rule
 from steepest.rules._slot import Slot, matrix_shape
 from steepest.rules.adabelief import adabelief
 from steepest.rules.adadelta import adadelta
+from steepest.rules.adafactor import adafactor
 from steepest.rules.adagrad import adagrad
 from steepest.rules.adam import adam, adamw
 from steepest.rules.adamax import adamax
@@ -17,9 +18,12 @@ from steepest.rules.adan import adan
 from steepest.rules.ademamix import ademamix
 from steepest.rules.adopt import adopt
 from steepest.rules.asgd import asgd
+from steepest.rules.lamb import lamb
+from steepest.rules.lars import lars
 from steepest.rules.lion import lion
 from steepest.rules.modifiers import MODIFIERS
 from steepest.rules.nadam import nadam
+from steepest.rules.prodigy import prodigy
 from steepest.rules.radam import radam
 from steepest.rules.rmsprop import rmsprop
 from steepest.rules.rprop import rprop
@@ -36,6 +40,7 @@ __all__ = [
     "Slot",
     "adabelief",
     "adadelta",
+    "adafactor",
     "adagrad",
     "adam",
     "adamax",
@@ -45,10 +50,13 @@ __all__ = [
     "adopt",
     "asgd",
     "get",
+    "lamb",
+    "lars",
     "lion",
     "matrix_shape",
     "nadam",
     "names",
+    "prodigy",
     "radam",
     "rmsprop",
     "rprop",

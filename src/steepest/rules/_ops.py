@@ -25,6 +25,7 @@ __all__ = [
     "ema",
     "exp",
     "log",
+    "matrix_mean",
     "matrix_norm",
     "maximum",
     "mean",
@@ -238,6 +239,11 @@ def row_mean(x: Array) -> Array:
 def column_mean(x: Array) -> Array:
     """The mean of each column, as a row: (..., m, n) -> (..., 1, n)."""
     return x.sum(-2)[..., None, :] / x.shape[-2]
+
+
+def matrix_mean(x: Array) -> Array:
+    """The mean of each matrix: (..., m, n) -> (..., 1, 1)."""
+    return column_mean(row_mean(x))
 
 
 def transpose(x: Array) -> Array:
