@@ -200,6 +200,8 @@ def open_source(data: Data, device: torch.device, *, where: str) -> Source | Non
 
 
 def _make_loader(data: Data, where: str) -> DataLoader[Any]:
+    """Call the user's function; what it draws (``random_split``) is the same in every run."""
+    seed_all(derive(0, "loader"), torch.device("cpu"))
     loader = cast("Callable[[], DataLoader[Any]]", data)()
     if not isinstance(loader, DataLoader):
         raise TaskError(

@@ -210,7 +210,7 @@ def key_dropout(model: nn.Module) -> Tensor | None:
     counter = Counter()
     replaced: dict[int, KeyedDropout] = {}
     for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
+        for name, child in parent._modules.items():  # named_children() skips repetitions
             kind = _KINDS.get(type(child))
             if kind is None:
                 continue
@@ -220,7 +220,7 @@ def key_dropout(model: nn.Module) -> Tensor | None:
                     layer.p, kind=kind, key=key, counter=counter, inplace=layer.inplace
                 )
                 replaced[id(child)] = new.train(child.training)
-            setattr(parent, name, replaced[id(child)])
+            parent._modules[name] = replaced[id(child)]
     if not replaced:
         return None
     model.register_forward_pre_hook(_Restart(counter, list(replaced.values())))

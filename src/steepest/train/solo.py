@@ -24,7 +24,7 @@ from steepest.errors import InputError, TaskError
 from steepest.train.checkpoint import RunState, pack, unpack
 from steepest.train.data import eval_batches, open_stream, tensors_of
 from steepest.train.dropout import KEY, key_dropout, step_words
-from steepest.train.randomness import derive, isolated, run_key, seed_torch
+from steepest.train.randomness import derive, isolated, run_key, seed_all
 from steepest.train.task import Task, build_model, hash_tensors
 
 __all__ = ["Chunk", "OptimizerFactory", "Schedule", "SoloRun"]
@@ -116,13 +116,14 @@ class SoloRun:
                 device=self.device,
                 where=f"task '{task.name}': train",
             )
-            task.check(self._first_batch())
+            if not task.checked:
+                task.check(self._first_batch())
             self.model = build_model(task, seed)
             self.start_hash = hash_tensors(dict(_model_state(self.model)))
             self.model.to(self.device)
             self._key = key_dropout(self.model)
             self._run_key = run_key(seed)
-            seed_torch(derive(seed, "optimizer"), self.device)
+            seed_all(derive(seed, "optimizer"), self.device)
             self.optimizer = optimizer(p for p in self.model.parameters() if p.requires_grad)
         self.steps_per_epoch = self._stream.steps_per_epoch
         self._base_lr = [_rate(group) for group in self.optimizer.param_groups]
@@ -186,7 +187,7 @@ class SoloRun:
         noise = derive(self.seed, "noise", step)
         if self._key is not None:
             self._key.copy_(step_words(self._run_key, step))
-        seed_torch(noise, self.device)
+        seed_all(noise, self.device)
         self.optimizer.zero_grad()
         loss, _ = self.task.compute_loss(self.model, batch)
         if self.device.type == "cuda":
@@ -215,7 +216,7 @@ class SoloRun:
         """For optimizers that ask for the loss again; every asking meets the same noise."""
 
         def closure() -> float:
-            seed_torch(noise, self.device)
+            seed_all(noise, self.device)
             self.optimizer.zero_grad()
             loss, _ = self.task.compute_loss(self.model, batch)
             torch.autograd.backward(loss)
@@ -233,7 +234,7 @@ class SoloRun:
         total, examples = 0.0, 0
         outputs, targets = [], []
         with isolated(self.device), self._evaluating(), torch.no_grad():
-            seed_torch(derive(self.seed, "evaluate"), self.device)
+            seed_all(derive(self.seed, "evaluate"), self.device)
             for batch in eval_batches(
                 data, batch_size=self.task.eval_batch_size, device=self.device, where=where
             ):
@@ -243,6 +244,8 @@ class SoloRun:
                 if self.task.metrics:
                     outputs.append(out)
                     targets.append(batch[1])
+            if not examples:
+                raise TaskError(f"{where} is empty: its DataLoader yields no batch")
             result = {"loss": total / examples}
             if self.task.metrics:
                 result |= self.task.measure(_concatenate(outputs), _concatenate(targets))
@@ -282,6 +285,7 @@ class SoloRun:
             "start_hash": self.start_hash,
             "base_lr": self._base_lr,
             "model": pack(dict(_model_state(self.model)), "model", tensors),
+            "extra": pack(_extra_state(self.model), "extra", tensors),
             "optimizer": pack(self.optimizer.state_dict(), "optimizer", tensors),
         }
         return RunState(tensors=tensors, meta=meta)
@@ -304,6 +308,8 @@ class SoloRun:
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(saved[name])
+        for name, extra in unpack(meta["extra"], state.tensors).items():
+            self.model.get_submodule(name).set_extra_state(extra)
         self._restore_optimizer(unpack(meta["optimizer"], state.tensors))
         self._base_lr = list(meta["base_lr"])
         self.position = meta["position"]
@@ -338,6 +344,15 @@ def _model_state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for name, buffer in model.named_buffers():
         if name.rpartition(".")[2] != KEY:
             yield name, buffer
+
+
+def _extra_state(model: nn.Module) -> dict[str, Any]:
+    """What modules with ``get_extra_state`` keep beside parameters and buffers."""
+    return {
+        name: module.get_extra_state()
+        for name, module in model.named_modules()
+        if type(module).get_extra_state is not nn.Module.get_extra_state
+    }
 
 
 def _device(device: str | torch.device) -> torch.device:

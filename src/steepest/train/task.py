@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import math
+import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -185,6 +186,11 @@ class Task:
                 f"{_shapes(outputs)}, the targets {_shapes(y)}"
             ) from error
 
+    @property
+    def checked(self) -> bool:
+        """Whether `check` has passed in this process."""
+        return self in _CHECKED
+
     def check(self, batch: Batch) -> None:
         """Try everything once on throw-away models, so that a mistake costs no training.
 
@@ -195,7 +201,7 @@ class Task:
         Raises:
             TaskError: With what came, what was expected and what to do.
         """
-        if self in _CHECKED:
+        if self.checked:
             return
         device = next((t.device for t in tensors_of(batch)), torch.device("cpu"))
         with isolated(device):
@@ -228,8 +234,6 @@ class Task:
                 )
 
     def _check_loss(self, model: nn.Module, batch: Batch) -> None:
-        import warnings
-
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             result, outputs = self.compute_loss(model, batch)
