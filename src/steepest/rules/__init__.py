@@ -6,6 +6,7 @@ populations) is derived from it. See `rule` for how to add one.
 
 from steepest.rules._domains import DOMAINS, Domain
 from steepest.rules._modifier import Modifier
+from steepest.rules._routing import Assignment, assign, why_not_matrix
 from steepest.rules._rule import Rule, get, names, rule
 from steepest.rules._slot import Slot, matrix_shape
 from steepest.rules.adabelief import adabelief
@@ -22,6 +23,7 @@ from steepest.rules.lamb import lamb
 from steepest.rules.lars import lars
 from steepest.rules.lion import lion
 from steepest.rules.modifiers import MODIFIERS
+from steepest.rules.muon import muon
 from steepest.rules.nadam import nadam
 from steepest.rules.prodigy import prodigy
 from steepest.rules.radam import radam
@@ -29,11 +31,14 @@ from steepest.rules.rmsprop import rmsprop
 from steepest.rules.rprop import rprop
 from steepest.rules.schedulefree import schedulefree_adamw, schedulefree_sgd
 from steepest.rules.sgd import sgd
+from steepest.rules.shampoo import shampoo
 from steepest.rules.signum import signum
+from steepest.rules.soap import soap
 
 __all__ = [
     "DOMAINS",
     "MODIFIERS",
+    "Assignment",
     "Domain",
     "Modifier",
     "Rule",
@@ -49,11 +54,13 @@ __all__ = [
     "ademamix",
     "adopt",
     "asgd",
+    "assign",
     "get",
     "lamb",
     "lars",
     "lion",
     "matrix_shape",
+    "muon",
     "nadam",
     "names",
     "prodigy",
@@ -64,5 +71,8 @@ __all__ = [
     "schedulefree_adamw",
     "schedulefree_sgd",
     "sgd",
+    "shampoo",
     "signum",
+    "soap",
+    "why_not_matrix",
 ]

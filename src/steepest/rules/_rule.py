@@ -19,7 +19,7 @@ from typing import Any
 from steepest.errors import InputError, unknown_name
 from steepest.rules._domains import DOMAINS
 from steepest.rules._modifier import Formula, Kind, Modifier, compose, compose_sums
-from steepest.rules._slot import Slot
+from steepest.rules._slot import Slot, matrix_shape
 from steepest.rules.modifiers import MODIFIERS
 
 __all__ = ["Modifier", "Rule", "Slot", "get", "names", "rule"]
@@ -80,14 +80,46 @@ class Rule:
         """``(step, *new_slots)``; what is not in ``values`` has its default.
 
         A rule with `has_totals` must be handed ``totals`` too: `partial_sums` of every tensor,
-        added up.
+        added up. A rule of kind ``matrix`` sees a tensor of more than two axes as its
+        `matrix_shape`; ``rule.formula`` takes stacks of matrices (..., m, n) of one shape, unless
+        `stackable` says that a modifier would mix them up. Its ``t`` is a number.
         """
         if self.has_totals and "totals" not in values:
             raise InputError(
                 f"{self.name} needs sums over all parameters before any of them can take its step; "
                 "pass totals=, the partial_sums() of all parameters added up"
             )
-        return self.formula(*args, **{**self.hyperparameters, **self.options, **values})
+        full = {**self.hyperparameters, **self.options, **values}
+        if self.kind == "matrix":
+            return self._as_matrix(*args, **full)
+        return self.formula(*args, **full)
+
+    def _as_matrix(self, p: Any, g: Any, *slots_t: Any, **values: Any) -> tuple[Any, ...]:
+        shape = tuple(p.shape)
+        if len(shape) < 2:
+            raise InputError(
+                f"{self.name} is for matrices, got a parameter of shape {shape}; "
+                f"its like follow another rule ({self.auxiliary}), see steepest.rules.assign"
+            )
+        if len(shape) == 2:
+            return self.formula(p, g, *slots_t, **values)
+        flat = matrix_shape(shape)
+        *slots, t = slots_t
+        like_p = [s.per == "element" for s in self.slots.values()]
+        slots = [
+            s.reshape(flat) if like and s is not None else s
+            for s, like in zip(slots, like_p, strict=True)
+        ]
+        step, *new = self.formula(p.reshape(flat), g.reshape(flat), *slots, t, **values)
+        return step.reshape(shape), *(
+            s.reshape(shape) if like and s is not None else s
+            for s, like in zip(new, like_p, strict=True)
+        )
+
+    @property
+    def stackable(self) -> bool:
+        """Whether the formula of a ``matrix`` rule takes a stack of matrices at once."""
+        return self.kind == "matrix" and all(m.kind == "elementwise" for m in self.modifiers)
 
     @property
     def has_totals(self) -> bool:

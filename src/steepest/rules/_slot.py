@@ -33,8 +33,9 @@ class Slot:
             * ``"element"``: the shape of the parameter;
             * ``"tensor"``: one number per parameter tensor;
             * ``"all"``: one number for all tensors that the optimizer trains together;
-            * ``"row"``, ``"column"``: the last two axes' rows (m, 1) or columns (1, n);
-            * ``"left"``, ``"right"``: square matrices (m, m) and (n, n), one per side.
+            * ``"row"``, ``"column"``: the last two axes' rows (..., m, 1) or columns (..., 1, n);
+            * ``"left"``, ``"right"``: square matrices (m, m) and (n, n), one per side of the
+              parameter's `matrix_shape`.
         only: The slot exists only for parameters with at least two axes (``"matrix"``), or only
             for those with fewer (``"vector"``). None: for all.
     """
@@ -58,6 +59,8 @@ class Slot:
             return parameter
         if self.per in ("tensor", "all"):
             return ()
+        if self.per in ("left", "right"):
+            parameter = matrix_shape(parameter)
         *stack, rows, columns = parameter
         two: dict[str, tuple[int, int]] = {
             "row": (rows, 1),
