@@ -39,10 +39,15 @@ def test_isolated_restores_every_global_generator_even_after_an_error():
         return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
 
     before = snapshot()
-    with pytest.raises(ZeroDivisionError), isolated(CPU):
-        seed_all(3, CPU)
-        random.random(), np.random.rand(), torch.rand(5)
-        raise ZeroDivisionError
+
+    def draw_and_fail():
+        with isolated(CPU):
+            seed_all(3, CPU)
+            random.random(), np.random.rand(), torch.rand(5)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        draw_and_fail()
     assert snapshot() == before
 
 

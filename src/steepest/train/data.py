@@ -306,7 +306,10 @@ class LoaderStream:
         return iter(self.loader)
 
     def _read(self) -> Any:
-        seed_all(derive(self.seed, "data", self._next), torch.device("cpu"))
+        # Not before an epoch's first batch: a sampler draws its order there or, with workers,
+        # in iter(); undisturbed it draws the same numbers in both cases.
+        if self._next % self.steps_per_epoch:
+            seed_all(derive(self.seed, "data", self._next), torch.device("cpu"))
         self._next += 1
         try:
             return next(self._iterator)

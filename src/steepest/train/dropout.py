@@ -211,8 +211,8 @@ def key_dropout(model: nn.Module) -> Tensor | None:
     replaced: dict[int, KeyedDropout] = {}
     for parent in list(model.modules()):
         for name, child in parent._modules.items():  # named_children() skips repetitions
-            kind = _KINDS.get(type(child))
-            if kind is None:
+            kind = None if child is None else _KINDS.get(type(child))
+            if child is None or kind is None:
                 continue
             if id(child) not in replaced:
                 layer = cast("nn.Dropout", child)
