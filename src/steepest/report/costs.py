@@ -105,7 +105,7 @@ def _target_dots(
         y=place + spread,
         mode="markers",
         marker={
-            "color": look.faint(0.62),
+            "color": look.faint(0.72),
             "size": 9,
             "symbol": ["x" if miss else look.symbol for miss in misses],
         },

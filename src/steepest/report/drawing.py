@@ -136,7 +136,7 @@ def axes(
     """
     import plotly.graph_objects as go
 
-    bare = {
+    bare: dict[str, Any] = {
         "gridcolor": GRID,
         "zeroline": False,
         "showline": False,
@@ -157,8 +157,8 @@ def axes(
         "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": GRID, "activecolor": INK},
         "xaxis": bare
         | {"title": {**bare["title"], "text": x}, "nticks": 7}
-        | ({"tickformat": ",d"} if x in ("step", "steps") else {}),  # type: ignore[dict-item]
-        "yaxis": bare | {"title": {**bare["title"], "text": y}, "nticks": 7},  # type: ignore[dict-item]
+        | ({"tickformat": ",d"} if x in ("step", "steps") else {}),
+        "yaxis": bare | {"title": {**bare["title"], "text": y}, "nticks": 7},
     }
     figure = go.Figure(layout=layout)
     return figure.update_layout(**more) if more else figure

@@ -28,6 +28,7 @@ __all__ = [
     "arm_numbers",
     "final_runs",
     "final_values",
+    "finest_width",
     "flags",
     "headline",
     "level_of",
@@ -92,6 +93,12 @@ def result_unit(result: Result) -> Unit:
     return unit_of(result.metric, values)
 
 
+def finest_width(result: Result) -> float:
+    """The smallest half-width of the ranked means; NaN where none has an interval."""
+    widths = [(row.high - row.low) / 2 for row in result.ranking]
+    return min((w for w in widths if math.isfinite(w) and w > 0), default=math.nan)
+
+
 def final_runs(result: Result, arm: str | None = None) -> list[RunRow]:
     """The runs that are compared, of one arm or of all."""
     return [run for run in result.runs if run.stage == "final" and arm in (None, run.arm)]
@@ -140,9 +147,12 @@ def sentences(result: Result) -> list[str]:
     """What the verdict says about the pairs, the decided ones first, in its own words.
 
     The verdict's sentences start with what is unfair and whether the race is finished, then come
-    the pairs; what was lost comes last. All but the pairs is said by `flags`.
+    the pairs; what was lost comes last. All but the pairs is said by `flags`. Nothing is said
+    about pairs where the comparison is not fair or no run was finished.
     """
     verdict = result.verdict
+    if verdict.problems or not any(run.status == "done" for run in final_runs(result)):
+        return []
     before = len(verdict.problems) + (not result.complete)
     said = verdict.sentences[before : before + len(verdict.pairs)]
     return [sentence.replace(" %", "\N{NO-BREAK SPACE}%") for sentence in said]
@@ -152,7 +162,7 @@ def flags(result: Result) -> list[Flag]:
     """What weakens the verdict, worst first."""
     found = [
         *_unfinished(result),
-        *(Flag("stop", f"This comparison is not fair: {text}") for text in result.verdict.problems),
+        *(Flag("stop", text[0].upper() + text[1:]) for text in result.verdict.problems),
         *_failed(result),
         *_diverged(result),
         *_too_few(result),
@@ -232,6 +242,7 @@ class Quantity:
     Attributes:
         key: Its name in the ledger.
         words: Its name in words.
+        head: Its name over a column.
         unit: Of the drawn axis.
         factor: From the ledger's unit to that of the axis.
         write: The ledger's value as text.
@@ -239,19 +250,39 @@ class Quantity:
 
     key: str
     words: str
+    head: str
     unit: str
     factor: float
     write: Callable[[float], str]
 
 
 QUANTITIES = (
-    Quantity("epoch_seconds", "time per epoch", "s", 1.0, time_text),
-    Quantity("step_ms", "time per training step", "ms", 1.0, lambda ms: time_text(ms / 1e3)),
+    Quantity("epoch_seconds", "time per epoch", "Epoch", "s", 1.0, time_text),
     Quantity(
-        "optimizer_ms", "time of the optimizer step", "ms", 1.0, lambda ms: time_text(ms / 1e3)
+        "step_ms",
+        "time per training step",
+        "Training step",
+        "ms",
+        1.0,
+        lambda ms: time_text(ms / 1e3),
     ),
-    Quantity("state_bytes", "memory of the optimizer state", "MiB", 2.0**-20, size_text),
-    Quantity("peak_bytes", "peak memory of training", "MiB", 2.0**-20, size_text),
+    Quantity(
+        "optimizer_ms",
+        "time of the optimizer step",
+        "Optimizer step",
+        "ms",
+        1.0,
+        lambda ms: time_text(ms / 1e3),
+    ),
+    Quantity(
+        "state_bytes",
+        "memory of the optimizer state",
+        "Optimizer state",
+        "MiB",
+        2.0**-20,
+        size_text,
+    ),
+    Quantity("peak_bytes", "peak memory of training", "Peak memory", "MiB", 2.0**-20, size_text),
 )
 
 

@@ -26,6 +26,7 @@ from steepest.report.facts import (
     arm_numbers,
     final_runs,
     final_values,
+    finest_width,
     level_of,
     metric_words,
     result_unit,
@@ -98,7 +99,7 @@ def _final_panel(result: Result, values: Mapping[str, dict[int, float]], unit: U
 def _row_name(result: Result, row: RankRow, unit: Unit) -> str:
     parts = [shorten(row.label)]
     if row.n:
-        parts.append(unit.mean(row.mean, row.low, row.high))
+        parts.append(unit.mean(row.mean, row.low, row.high, finest=finest_width(result)))
     if row.diverged:
         parts.append(f"{row.diverged} of {len(final_runs(result, row.label))} diverged")
     return " · ".join(parts)
@@ -122,7 +123,7 @@ def _dots(
         x=[by_seed[seed] for seed in seeds],
         y=place + _spread(len(seeds)),
         mode="markers",
-        marker={"color": look.faint(0.62), "size": 9, "symbol": look.symbol},
+        marker={"color": look.faint(0.72), "size": 9, "symbol": look.symbol},
         customdata=seeds,
         hovertemplate=f"seed %{{customdata}}: %{{x:.5~g}}<extra>{plain(label)}</extra>",
         meta=meta,
@@ -197,12 +198,15 @@ def _difference_panel(
         interval = (side * pair.comparison.difference, low, high)
         row = _scaled(by_seed, unit.factor)
         _dots(figure, result, other, place, row, interval, "mean difference")
+    lead = "minus" if len(pairs) > 1 else f"{shorten(first, 24)} minus"
     name_rows(
         figure,
-        [f"minus {shorten(other, 34)}: {_decision(pair, first)}" for pair, other, _ in pairs],
+        [f"{lead} {shorten(other, 24)}: {_decision(pair, first)}" for pair, other, _ in pairs],
     )
     return Panel(
-        f"{first} minus the others, seed by seed",
+        f"The difference, seed by seed: {first} minus the others"
+        if len(pairs) > 1
+        else "The difference, seed by seed",
         figure,
         f"Dots on one line per arm: {first} minus that arm with the same seed; a dashed line "
         "marks no difference. The bar is the interval that the verdict rests on.",

@@ -145,7 +145,8 @@ def render(result: Result) -> str:
             protocol_tables=protocol_tables(result),
             version=version("steepest"),
             folder=result.folder,
-            css=_asset("report.css").replace("{{ fonts }}", FONTS),
+            css=_asset("report.css"),
+            fonts=FONTS,
             js=_asset("report.js"),
             bundle=_plotly() if specs else "",
         )

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
     from steepest.race.result import Result
 
-__all__ = ["training_loss"]
+__all__ = ["mean_curve", "training_loss", "window_of"]
 
-DOTS = 6_000  # dots drawn over all panels; more make the page slow
+DOTS = 4_000  # dots drawn over all panels; more make the page slow
 DOTS_PER_RUN = 600
 
 
@@ -119,7 +119,7 @@ def _smooth_panel(result: Result, smooth: Curves, ranges: Mapping[str, Any]) -> 
         runs = {seed: curve for (label, seed), curve in smooth.items() if label == arm.label}
         if len(runs) > 1:
             look, meta = look_of(arm_numbers(result)[arm.label]), arm_meta(result, arm.label)
-            mean = _mean_curve(list(runs.values()))
+            mean = mean_curve(list(runs.values()))
             add_line(figure, mean, line(look, width=2.6), meta, f"{arm.label}, mean over seeds")
     _apply_scale(figure, ranges)
     return Panel(
@@ -132,7 +132,7 @@ def _smooth_panel(result: Result, smooth: Curves, ranges: Mapping[str, Any]) -> 
     )
 
 
-def _mean_curve(curves: list[Curve]) -> Curve:
+def mean_curve(curves: list[Curve]) -> Curve:
     """The mean over runs of one arm, as far as all of them go."""
     shortest = min(len(steps) for steps, _ in curves)
     steps = curves[0][0][:shortest]

@@ -32,8 +32,8 @@ def decimals_for(half_width: float) -> int:
     if not math.isfinite(half_width) or half_width <= 0:
         return 2
     exponent = math.floor(math.log10(half_width))
-    leads_with_one = half_width / 10**exponent < 1.95
-    return max(0, min(8, -exponent + leads_with_one))
+    leads_with_one = half_width / 10.0**exponent < 1.95
+    return max(0, min(8, -exponent + int(leads_with_one)))
 
 
 def fixed(x: float, decimals: int, *, sign: bool = False) -> str:
@@ -163,19 +163,28 @@ class Unit:
             return fixed(x, decimals_for(half_width)) + self.suffix
         return (fixed(x, 2) if self.share else significant(x, 4)) + self.suffix
 
-    def mean(self, x: float, low: float, high: float) -> str:
+    def mean(self, x: float, low: float, high: float, *, finest: float = math.nan) -> str:
         r"""A mean with the half-width of its interval.
+
+        Args:
+            x: The mean.
+            low: Lower end of its interval.
+            high: Upper end.
+            finest: The smallest half-width beside it, so that a column has equal decimals.
 
         >>> Unit(True).mean(0.98971, 0.98921, 0.99021)
         '98.97\xa0% ± 0.05'
+        >>> Unit(True).mean(0.987, 0.985, 0.989, finest=0.0005)
+        '98.70\xa0% ± 0.20'
         """
         half_width = (high - low) / 2
         if not (math.isfinite(half_width) and math.isfinite(x)):
-            return self.value(x)
+            return self.value(x, finest)
         if half_width == 0:
-            return f"{self.value(x)} ± 0"
-        decimals = decimals_for(half_width * self.factor)
-        return f"{self.value(x, half_width)} ± {fixed(half_width * self.factor, decimals)}"
+            return f"{self.value(x, finest)} ± 0"
+        digits = finest if math.isfinite(finest) else half_width
+        decimals = decimals_for(digits * self.factor)
+        return f"{self.value(x, digits)} ± {fixed(half_width * self.factor, decimals)}"
 
     def difference(self, x: float, low: float = math.nan, high: float = math.nan) -> str:
         """A signed difference; of shares, in percentage points.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -14,6 +15,7 @@ from steepest.report.facts import (
     arm_numbers,
     final_runs,
     final_values,
+    finest_width,
     level_of,
     metric_words,
     result_unit,
@@ -74,21 +76,20 @@ class Table:
     notes: tuple[str, ...] = field(default=())
 
 
-def _right(*heads: str) -> tuple[Align, ...]:
-    return ("left", *("right" for _ in heads[1:]))
+def _aligned(*left: Align, to: Sequence[str]) -> tuple[Align, ...]:
+    """The first columns as given, all others to the right, as numbers are."""
+    right: list[Align] = ["right"] * (len(to) - len(left))
+    return (*left, *right)
 
 
 def ranking_table(result: Result) -> Table:
     """The arms from best to worst, with the interval over seeds."""
     numbers, unit = arm_numbers(result), result_unit(result)
     values = final_values(result)
-    heads = ("#", "Arm", metric_words(result.metric).capitalize(), "Worst seed", "Best seed")
-    heads += ("Seeds", "Diverged")
+    metric = metric_words(result.metric).capitalize()
+    heads = ("#", "Arm", metric, "Worst seed", "Best seed", "Seeds", "Diverged")
     rows = []
-    widths = [
-        (row.high - row.low) / 2 for row in result.ranking if math.isfinite(row.high - row.low)
-    ]
-    typical = float(np.median(widths)) if widths else math.nan
+    finest = finest_width(result)
     for place, row in enumerate(result.ranking, start=1):
         seeds = list(values[row.label].values())
         worst, best = (min(seeds), max(seeds)) if seeds else (math.nan, math.nan)
@@ -98,9 +99,9 @@ def ranking_table(result: Result) -> Table:
             (
                 Cell(str(place) if seeds else "–"),
                 Cell(row.label, arm=numbers[row.label]),
-                Cell(unit.mean(row.mean, row.low, row.high)),
-                Cell(unit.value(worst, typical)),
-                Cell(unit.value(best, typical)),
+                Cell(unit.mean(row.mean, row.low, row.high, finest=finest)),
+                Cell(unit.value(worst, finest)),
+                Cell(unit.value(best, finest)),
                 Cell(str(row.n)),
                 Cell(str(row.diverged), tone="bad" if row.diverged else "quiet"),
             )
@@ -112,16 +113,19 @@ def ranking_table(result: Result) -> Table:
         f"mean and {level} % interval over seeds",
         heads,
         tuple(rows),
-        ("right", "left", *("right" for _ in heads[2:])),
+        _aligned("right", "left", to=heads),
     )
 
 
 def pair_table(result: Result) -> Table:
     """Every pair of arms: the difference, how sure it is, and the decision."""
     numbers, unit = arm_numbers(result), result_unit(result)
-    heads = ("A", "B", "A − B", "Interval", "P(A better)", "p", "p (Holm)", "Decision")
-    heads += ("Seeds needed",)
-    rows = tuple(_pair_row(pair, numbers, unit) for pair in result.verdict.pairs)
+    heads = (
+        *("A", "B", "A − B", "Interval", "P(A better)", "p", "p (Holm)", "Decision"),
+        "Seeds needed",
+    )
+    fair = result.verdict.valid
+    rows = tuple(_pair_row(pair, numbers, unit, fair=fair) for pair in result.verdict.pairs)
     return Table(
         "Every pair of arms, compared seed by seed",
         heads,
@@ -156,13 +160,17 @@ def _pair_notes(result: Result) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _pair_row(pair: PairVerdict, numbers: dict[str, int], unit: Unit) -> tuple[Cell, ...]:
+def _pair_row(
+    pair: PairVerdict, numbers: dict[str, int], unit: Unit, *, fair: bool
+) -> tuple[Cell, ...]:
     c = pair.comparison
     sign, tone = DECISIONS[pair.decision]
     needed = "–" if pair.decision != "undecided" or c.identical else _needed(c.seeds_needed)
     who = {"better": "A better", "worse": "B better"}.get(pair.decision, pair.decision)
     decision = f"{sign} {who}"
-    if c.identical:
+    if not fair:
+        decision, tone = "✗ not fair", "bad"
+    elif c.identical:
         decision += " (identical)"
     elif c.negligible:
         decision += " (too small to matter)"
@@ -170,7 +178,7 @@ def _pair_row(pair: PairVerdict, numbers: dict[str, int], unit: Unit) -> tuple[C
         Cell(pair.a, arm=numbers[pair.a]),
         Cell(pair.b, arm=numbers[pair.b]),
         Cell(unit.difference(c.difference, c.low, c.high)),
-        Cell(unit.interval(c.low, c.high)),
+        Cell(unit.interval(c.low, c.high) if math.isfinite(c.difference) else "–"),
         Cell(p_text(c.prob_a_better)),
         Cell(p_text(c.p_value)),
         Cell(p_text(pair.p_adjusted)),
@@ -213,7 +221,7 @@ def final_table(result: Result) -> Table | None:
         f"Final values: mean and {significant(100 * level)} % interval over seeds",
         heads,
         tuple(rows),
-        _right(*heads),
+        _aligned("left", to=heads),
     )
 
 
@@ -231,8 +239,9 @@ def matrix_table(result: Result) -> Table | None:
         ):
             sign, tone = DECISIONS[decision]
             ends = sorted((side * pair.comparison.low, side * pair.comparison.high))
-            text = unit.difference(side * pair.comparison.difference, *ends)
-            cells[a, b] = Cell(f"{sign} {text.removesuffix(' points')}", tone=tone)
+            value = side * pair.comparison.difference
+            text = unit.difference(value, *ends).removesuffix(" points")
+            cells[a, b] = Cell(f"{sign} {text}" if math.isfinite(value) else sign, tone=tone)
     order = [row.label for row in result.ranking]
     rows = tuple(
         (
@@ -246,7 +255,7 @@ def matrix_table(result: Result) -> Table | None:
         f"Row minus column{points}: ▲ the row is better, ▼ worse, · undecided",
         ("Arm", *(str(place) for place in range(1, len(order) + 1))),
         rows,
-        ("left", *("right" for _ in order)),
+        _aligned("left", to=("", *order)),
     )
 
 
@@ -263,7 +272,7 @@ def timing_table(result: Result) -> Table | None:
 
     counts = {timing.n for of in rows.values() for timing in of.values() if timing.n > 1}
     n = f" (n = {min(counts):,})" if counts else ""
-    heads = ("Arm", *(quantity.words.capitalize() for quantity in known))
+    heads = ("Arm", *(quantity.head for quantity in known))
     return Table(
         f"Cost: medians of an interleaved timing pass{n}",
         heads,
@@ -271,5 +280,5 @@ def timing_table(result: Result) -> Table | None:
             (Cell(label, arm=numbers[label]), *(cell(of.get(q.key), q) for q in known))
             for label, of in rows.items()
         ),
-        _right(*heads),
+        _aligned("left", to=heads),
     )

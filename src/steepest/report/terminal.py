@@ -20,7 +20,10 @@ __all__ = ["print_result", "result_json"]
 
 TONES = {"good": "green", "bad": "red", "quiet": "dim", "": ""}
 KINDS = {"stop": "bold red", "warn": "yellow", "note": "dim"}
-NOT_PRINTED = ("P(A better)", "p")
+# Left out first to last where the terminal is too narrow; the report has them all.
+DROPPED = ("P(A better)", "p", "Worst seed", "Best seed", "Seeds needed", "Interval", "Epoch")
+LONGEST = 22  # of an arm's name; longer ones are folded
+MOST_SENTENCES = 6
 MOST_PAIRS = 15  # printed; the report has them all
 
 
@@ -34,34 +37,47 @@ def print_result(result: Result, console: Console) -> None:
     from rich.text import Text
 
     console.print(Text(headline(result), style="bold"))
-    for sentence in sentences(result)[:6]:
+    for sentence in sentences(result)[:MOST_SENTENCES]:
         console.print(Text(sentence))
     for flag in flags(result):
-        name = {"stop": "Stop: ", "warn": "Mind: ", "note": "Note: "}[flag.kind]
+        name = {"stop": "Stop: ", "warn": "Careful: ", "note": "Note: "}[flag.kind]
         console.print(Text.assemble((name, KINDS[flag.kind]), flag.text))
     for table in _tables(result):
         console.print()
-        console.print(_rich_table(table))
+        console.print(_rich_table(_fitted(table, console.width)))
 
 
 def _tables(result: Result) -> list[Table]:
-    pairs = _narrow(pair_table(result))
+    pairs = pair_table(result)
     if len(pairs.rows) > MOST_PAIRS:
-        decided = tuple(row for row in pairs.rows if row[5].tone != "quiet")[:MOST_PAIRS]
+        decided = tuple(row for row in pairs.rows if row[7].tone != "quiet")[:MOST_PAIRS]
         caption = f"{len(decided)} decided pairs of {len(pairs.rows)}; the report has all of them"
         pairs = Table(caption, pairs.columns, decided, pairs.align)
     tables = [ranking_table(result), pairs, _target_table(result), timing_table(result)]
     return [table for table in tables if table is not None and table.rows]
 
 
-def _narrow(pairs: Table) -> Table:
-    """The pairs without the columns that a terminal has no room for."""
-    keep = [place for place, head in enumerate(pairs.columns) if head not in NOT_PRINTED]
+def _fitted(table: Table, width: int) -> Table:
+    """The table without the columns that a narrow terminal has no room for."""
+    from rich.cells import cell_len
+
+    needed = {
+        head: 3
+        + max(
+            min(cell_len(row[place].text) + 2 * (row[place].arm is not None), LONGEST)
+            for row in (tuple(map(Cell, table.columns)), *table.rows)
+        )
+        for place, head in enumerate(table.columns)
+    }
+    for head in DROPPED:
+        if sum(needed.values()) > width:
+            needed.pop(head, None)
+    keep = [place for place, head in enumerate(table.columns) if head in needed]
     return Table(
-        pairs.caption,
-        tuple(pairs.columns[place] for place in keep),
-        tuple(tuple(row[place] for place in keep) for row in pairs.rows),
-        tuple(pairs.align[place] for place in keep),
+        table.caption,
+        tuple(table.columns[place] for place in keep),
+        tuple(tuple(row[place] for place in keep) for row in table.rows),
+        tuple(table.align[place] for place in keep),
     )
 
 
@@ -101,6 +117,7 @@ def _median(values: list[float], *, seconds: bool) -> str:
 
 def _rich_table(table: Table) -> RenderableType:
     from rich import box
+    from rich.cells import cell_len
     from rich.table import Table as RichTable
     from rich.text import Text
 
@@ -114,13 +131,13 @@ def _rich_table(table: Table) -> RenderableType:
     )
     for place, (head, align) in enumerate(zip(table.columns, table.align, strict=True)):
         names = head in ("Arm", "A", "B")
-        width = max((len(row[place].text) for row in table.rows), default=0) + 2
+        width = max((cell_len(row[place].text) for row in table.rows), default=0) + 2
         drawn.add_column(
             Text(head),
             justify=align,
             overflow="fold",
-            no_wrap=align == "right",
-            min_width=min(width, 20) if names else None,
+            no_wrap=not names,
+            min_width=min(width, 16) if names else max(width - 2, cell_len(head)),
         )
     for row in table.rows:
         drawn.add_row(*(_rich_cell(cell) for cell in row))
