@@ -1,0 +1,57 @@
+"""Putting the commands together, and turning errors into messages and exit codes."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from steepest import __version__
+from steepest.cli import race, report, resume, rules, tasks
+from steepest.cli.words import SpreadArms
+from steepest.errors import SteepestError
+
+__all__ = ["main"]
+
+app = typer.Typer(
+    name="steepest",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=True,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Which optimizer, learning rate and schedule for my model and data, and how sure can I be?"""
+
+
+app.command("race", cls=SpreadArms)(race.race)
+app.command("resume")(resume.resume)
+app.command("report")(report.report)
+app.command("tasks")(tasks.tasks)
+app.command("rules")(rules.rules)
+
+
+def main() -> None:
+    """The entry point of the console script."""
+    try:
+        app()
+    except SteepestError as error:
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escape(str(error))}")
+        sys.exit(error.exit_code)

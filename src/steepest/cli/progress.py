@@ -1,0 +1,118 @@
+"""How a person sees a race run: one bar for all of it, one line for what is running now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from steepest.race.plan import Plan
+
+__all__ = ["RaceProgress"]
+
+
+class RaceProgress:
+    """An observer that draws on a terminal, and prints one line per finished run elsewhere.
+
+    Time left is the steps that are left at the speed of the last minutes, so it is right also for
+    a race that is resumed half-way.
+    """
+
+    def __init__(self, console: Console, *, quiet: bool = False) -> None:
+        self.console = console
+        self.quiet = quiet
+        self._progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=30),
+            TaskProgressColumn(),
+            TextColumn("run {task.fields[run]}"),
+            TimeElapsedColumn(),
+            TextColumn("· left"),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[now]}"),
+            console=console,
+            transient=True,
+            speed_estimate_period=180.0,
+            disable=quiet or not console.is_terminal,
+        )
+        self._bar: TaskID | None = None
+        self._labels: dict[str, str] = {}
+        self._steps: dict[str, int] = {}
+        self._numbers: dict[str, int] = {}
+
+    def __enter__(self) -> RaceProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def started(self, plan: Plan, done: Mapping[str, int]) -> None:
+        """Say what will run, and what is done already."""
+        self._labels = {run.run_id: f"{run.arm.label}, seed {run.seed}" for run in plan.runs}
+        total = sum(run.steps for run in plan.runs)
+        self._steps = {run.run_id: done.get(run.run_id, 0) for run in plan.runs}
+        self._numbers = {run.run_id: number for number, run in enumerate(plan.runs, start=1)}
+        if not self.quiet:
+            for note in plan.notes:
+                self.console.print(f"[yellow]note:[/] {escape(note)}", highlight=False)
+            spec = plan.spec
+            self.console.print(
+                f"{escape(spec.task)}: {len(spec.arms)} arms × {len(spec.seeds)} seeds × "
+                f"{spec.steps} steps of {spec.batch_size} examples "
+                f"({spec.epochs:.3g} epochs each)",
+                highlight=False,
+            )
+            finished = sum(done.values())
+            if finished >= total:
+                self.console.print("all runs are finished already", highlight=False)
+            elif finished:
+                self.console.print(
+                    f"going on: {finished / total:.0%} is done already", highlight=False
+                )
+        self._bar = self._progress.add_task(
+            "racing", total=total, completed=sum(self._steps.values()), now="", run="…"
+        )
+
+    def advanced(self, run_id: str, step: int, total: int, loss: float) -> None:
+        """Move the bar."""
+        self._steps[run_id] = step
+        if self._bar is not None:
+            self._progress.update(
+                self._bar,
+                completed=sum(self._steps.values()),
+                run=f"{self._numbers[run_id]}/{len(self._numbers)}",
+                now=escape(f"{self._labels[run_id]}: step {step}/{total}, loss {loss:.3g}"),
+            )
+
+    def run_finished(self, run_id: str, status: str, metrics: Mapping[str, float]) -> None:
+        """Print the run's last numbers where there is no bar, or where something went wrong."""
+        if self.quiet or (self.console.is_terminal and status == "done"):
+            return
+        numbers = ", ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in metrics.items())
+        color = {"done": "green", "diverged": "yellow"}.get(status, "red")
+        self.console.print(
+            f"[{color}]{status}[/] {escape(self._labels[run_id])}  {escape(numbers)}",
+            highlight=False,
+        )
+
+    def note(self, text: str) -> None:
+        """Say something that a person should know now."""
+        if not self.quiet:
+            self.console.print(f"[dim]{escape(text)}[/]", highlight=False)

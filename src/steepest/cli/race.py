@@ -1,0 +1,100 @@
+"""``steepest race``: which of these optimizers, on this task, and how sure."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from steepest import api
+from steepest.cli.progress import RaceProgress
+from steepest.cli.show import show
+from steepest.cli.words import split_arms
+
+__all__ = ["race"]
+
+
+class TrainOn(StrEnum):
+    """What the models are trained on."""
+
+    train = "train"
+    all = "all"
+
+
+def race(
+    task: Annotated[
+        str, typer.Argument(help="A ready-made task (steepest tasks), or my_task.py:task.")
+    ],
+    arms: Annotated[
+        list[str],
+        typer.Option(
+            "--arms",
+            help="What is compared, each quoted: 'adam(lr=1e-3)' "
+            "'sgd(lr=0.1) + cosine(warmup=0.05)' 'package.module:Class(lr=0.1)'.",
+        ),
+    ],
+    epochs: Annotated[
+        float | None, typer.Option(help="Length of every run in epochs. Default: 1.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="The same in steps.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Default: the task's.")] = None,
+    seeds: Annotated[int, typer.Option(help="How many seeds; 6 is the least that can decide.")] = 6,
+    target: Annotated[
+        str | None,
+        typer.Option(help="Time to a validation metric: 0.98, or accuracy=0.98."),
+    ] = None,
+    eval_every: Annotated[
+        int | None, typer.Option(help="Steps between evaluations. Default: one epoch.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The race's folder. Default: named by task and settings, under runs/."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    train_on: Annotated[
+        TrainOn, typer.Option(help="all: train on the validation data too.")
+    ] = TrainOn.train,
+    level: Annotated[float, typer.Option(help="Confidence of all decisions together.")] = 0.95,
+    min_effect: Annotated[float, typer.Option(help="The smallest difference that matters.")] = 0.0,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Delete what lies in the folder and begin again.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Race optimizers: same start, same batches, same noise, many seeds, one verdict.
+
+    Repeating the command goes on where it stopped; a finished race is only shown.
+
+    Example: steepest race mnist --arms 'adadelta(lr=0.5)' 'adam(lr=1e-3)' --epochs 3 --seeds 6
+    """
+    loaded, planned = api.prepare(
+        task,
+        split_arms(arms),
+        train_on=train_on.value,
+        seeds=seeds,
+        epochs=epochs,
+        steps=steps,
+        batch_size=batch_size,
+        eval_every=eval_every,
+        target=target,
+        device=device,
+        level=level,
+        min_effect=min_effect,
+    )
+    folder = out or api.default_folder(planned)
+    with RaceProgress(Console(stderr=True), quiet=quiet or as_json) as progress:
+        api.run(
+            loaded,
+            planned,
+            folder,
+            fresh=fresh,
+            observer=progress,
+            command=shlex.join(["steepest", *sys.argv[1:]]),
+        )
+    show(api.load(folder), as_json=as_json)

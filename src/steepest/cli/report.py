@@ -1,0 +1,29 @@
+"""``steepest report``: show a race, finished or still running."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from steepest import api
+from steepest.cli.show import show
+
+__all__ = ["report"]
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(help="The race's folder.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The HTML file. Default: report.html in the folder.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Show a race's verdict and write its report; nothing is trained.
+
+    Another process may be running the race meanwhile: reading never holds it up.
+
+    Example: steepest report runs/mnist-adadelta-adam --out verdict.html
+    """
+    show(api.load(folder), as_json=as_json, report=out)

@@ -1,0 +1,29 @@
+"""``steepest resume``: go on with a race that was interrupted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from steepest import api
+from steepest.cli.progress import RaceProgress
+from steepest.cli.show import show
+
+__all__ = ["resume"]
+
+
+def resume(
+    folder: Annotated[Path, typer.Argument(help="The race's folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Go on where a race stopped; the outcome is bitwise that of an uninterrupted one.
+
+    Example: steepest resume runs/mnist-adadelta-adam
+    """
+    with RaceProgress(Console(stderr=True), quiet=quiet or as_json) as progress:
+        result = api.resume(folder, observer=progress)
+    show(result, as_json=as_json)
