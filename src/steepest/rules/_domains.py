@@ -105,7 +105,7 @@ DOMAINS: dict[str, Domain] = {
     "beta2_decay": Domain("exponent of the second moment's weight", low=-math.inf, high=0.0),
     "eps1": Domain("epsilon of the second moment", scale="log"),
     "eps2": Domain("smallest size of a parameter", scale="log"),
-    "d": Domain("largest root mean square of an update", scale="log", open_low=True),
+    "d": Domain("largest root mean square of an update", 1.0),
     "d0": Domain("first estimate of the distance", scale="log", open_low=True),
     "d_coef": Domain("factor of the distance", scale="log", open_low=True),
     "growth_rate": Domain("largest growth of the distance per step", 1.0),

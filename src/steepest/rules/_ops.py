@@ -253,7 +253,7 @@ def transpose(x: Array) -> Array:
 
 def matrix_norm(x: Array) -> Array:
     """The Frobenius norm of each matrix: (..., m, n) -> (..., 1, 1)."""
-    return sqrt((x * x).sum(-1).sum(-1))[..., None, None]
+    return sqrt((x * x).sum(-1)[..., None].sum(-2)[..., None])
 
 
 def eigh(x: Array) -> tuple[Array, Array]:
