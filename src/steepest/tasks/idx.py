@@ -67,10 +67,12 @@ def parse(data: bytes, *, name: str) -> NDArray[np.uint8]:
         )
     rank = data[3]
     head = 4 + 4 * rank
-    shape = tuple(np.frombuffer(data[4:head], dtype=">u4").tolist())
-    if len(shape) != rank or len(data) != head + math.prod(shape):
+    if len(data) < head:
+        raise DataError(f"{name} announces {rank} sizes but ends before they do")
+    shape = tuple(np.frombuffer(data, dtype=">u4", count=rank, offset=4).tolist())
+    if len(data) != head + math.prod(shape):
         raise DataError(
             f"{name} announces {shape}, which is {math.prod(shape)} bytes, but holds "
-            f"{max(0, len(data) - head)}"
+            f"{len(data) - head}"
         )
     return np.frombuffer(data, dtype=np.uint8, offset=head).reshape(shape)

@@ -215,14 +215,14 @@ class SoloRun:
     def _step_closure(self, batch: Any, noise: int) -> None:
         """For optimizers that ask for the loss again; every asking meets the same noise."""
 
-        def closure() -> float:
+        def closure() -> Tensor:
             seed_all(noise, self.device)
             self.optimizer.zero_grad()
             loss, _ = self.task.compute_loss(self.model, batch)
             torch.autograd.backward(loss)
-            return float(loss)
+            return loss.detach()
 
-        self.optimizer.step(closure)
+        self.optimizer.step(closure)  # type: ignore[arg-type]  # torch says float, passes both
 
     def evaluate(self, split: Literal["train", "val", "test"]) -> dict[str, float]:
         """``{"loss": …, metric: …}`` over a whole split, in eval mode; training is not touched.
@@ -330,7 +330,7 @@ class SoloRun:
             p = parameters[number]
             live = self.optimizer.state[p]
             for name, value in slots.items():
-                if not isinstance(value, Tensor) or not isinstance(live[name], Tensor):
+                if not isinstance(value, Tensor) or not isinstance(live.get(name), Tensor):
                     continue
                 if value.shape == p.shape:
                     live[name] = torch.empty_like(p, dtype=value.dtype).detach().copy_(value)
