@@ -61,6 +61,9 @@ def race(
     ] = TrainOn.train,
     level: Annotated[float, typer.Option(help="Confidence of all decisions together.")] = 0.95,
     min_effect: Annotated[float, typer.Option(help="The smallest difference that matters.")] = 0.0,
+    timing: Annotated[
+        float, typer.Option(help="Seconds for measuring what a step costs; 0: leave it out.")
+    ] = 6.0,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Delete what lies in the folder and begin again.")
     ] = False,
@@ -95,6 +98,7 @@ def race(
             folder,
             fresh=fresh,
             observer=progress,
+            timing=timing,
             command=shlex.join(["steepest", *sys.argv[1:]]),
         )
     show(api.load(folder), as_json=as_json)
