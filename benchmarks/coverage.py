@@ -57,7 +57,8 @@ def bootstrap_t(x: Array, level: float, seed: int) -> tuple[Array, Array]:
         errors = drawn.std(axis=1, ddof=1)
         gaps = drawn.mean(axis=1) - row.mean()
         rounded = errors < 1e-12  # all n draws the same value: the ratio is infinite
-        ratios = np.where(rounded, np.sign(gaps) * np.inf, gaps / np.where(rounded, 1, errors))
+        infinite = np.where(gaps == 0, 0.0, np.copysign(np.inf, gaps))
+        ratios = np.where(rounded, infinite, gaps / np.where(rounded, 1, errors))
         low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
         spread = row.std(ddof=1)
         ends[:, i] = row.mean() - high * spread, row.mean() - low * spread

@@ -21,13 +21,14 @@ def same_arms(repeats: int, seed: int) -> None:
     print("| --: | --: | --: | --: |")
     for arms, n, lost in [(2, 5, 0), (2, 6, 0), (2, 10, 0), (4, 10, 0), (8, 12, 0), (2, 10, 0.2)]:
         rng, wrong = np.random.default_rng([seed, arms, n]), 0
-        for _ in range(repeats):
+        tries = 5 * repeats if arms == 2 else repeats
+        for _ in range(tries):
             runs = rng.normal(size=(arms, n)) + rng.normal(size=n)  # seeds in common
             runs[rng.random(runs.shape) < lost] = np.nan
             samples = {str(i): row for i, row in enumerate(runs)}
             verdicts = decide_all(samples, higher_is_better=True)
             wrong += any(v.decision != "undecided" for v in verdicts)
-        print(f"| {arms} | {n} | {100 * lost:.0f} % | {_share(wrong, repeats)} |", flush=True)
+        print(f"| {arms} | {n} | {100 * lost:.0f} % | {_share(wrong, tries)} |", flush=True)
 
 
 def looking_again(repeats: int, seed: int) -> None:

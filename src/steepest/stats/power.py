@@ -41,10 +41,15 @@ def seeds_for_power(
     >>> seeds_for_power(1.0), seeds_for_power(0.5), seeds_for_power(0.05)
     (11, 34, None)
     """
+    from scipy.special import ndtri
+
     effect = abs(effect)
     if not effect > 0:
         return None
-    ns = np.arange(2, cap + 1)
+    by_normal_theory = ((ndtri(1 - alpha / 2) + ndtri(power)) / effect) ** 2
+    if by_normal_theory > cap:  # which is a lower bound
+        return None
+    ns = np.arange(2, min(cap, int(1.5 * by_normal_theory) + 50) + 1)
     halves = 2.0 ** (np.minimum(ns, _SMOOTH) - 1)  # from there on the steps are too fine to matter
     tails = np.floor(alpha * halves * (1 + 1e-12))
     unanimous = (0.5 * math.erfc(-effect / math.sqrt(2))) ** ns
