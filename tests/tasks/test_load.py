@@ -130,7 +130,7 @@ def test_a_missing_attribute_says_what_is_there(write):
         ("def task(): pass\n", r"own.py:task must be .* got NoneType$"),
         ("def task(n): pass\n", r"task\(\) raised TypeError: task\(\) missing 1 required"),
         (
-            "from steepest.train.task import Task\n\ntask = Task(name='', model=3, loss=3, train=3)",
+            "from steepest.train.task import Task\n\nt = Task(name='', model=3, loss=3, train=0)\n",
             r"own.py:3: a task's name must be a non-empty string, got ''$",
         ),
     ],

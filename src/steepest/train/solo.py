@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from steepest.errors import InputError, TaskError
+from steepest.errors import InputError, SteepestError, TaskError
 from steepest.train.checkpoint import RunState, pack, unpack
 from steepest.train.data import eval_batches, open_stream, tensors_of
 from steepest.train.dropout import KEY, key_dropout, step_words
@@ -124,7 +124,7 @@ class SoloRun:
             self._key = key_dropout(self.model)
             self._run_key = run_key(seed)
             seed_all(derive(seed, "optimizer"), self.device)
-            self.optimizer = optimizer(p for p in self.model.parameters() if p.requires_grad)
+            self.optimizer = _make(optimizer, self.model)
         self.steps_per_epoch = self._stream.steps_per_epoch
         self._base_lr = [_rate(group) for group in self.optimizer.param_groups]
         if schedule is not None and any(math.isnan(lr) for lr in self._base_lr):
@@ -367,6 +367,23 @@ def _device(device: str | torch.device) -> torch.device:
             "device 'cuda' was asked for, but this torch sees no CUDA device; use 'cpu'"
         )
     return found
+
+
+def _make(factory: OptimizerFactory, model: nn.Module) -> torch.optim.Optimizer:
+    try:
+        optimizer: object = factory([p for p in model.parameters() if p.requires_grad])
+    except SteepestError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"the optimizer could not be made: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise InputError(
+            "an optimizer factory must return a torch.optim.Optimizer, got "
+            f"{type(optimizer).__name__}"
+        )
+    return optimizer
 
 
 def _rate(group: dict[str, Any]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import math
@@ -54,7 +55,8 @@ class Task:
         test: Held-out data for the verdict.
         metrics: Name to `Metric`, or to a plain function where higher is better. The first one
             decides races; without metrics the loss does.
-        batch_size: Examples per training step, unless a race says otherwise.
+        batch_size: Examples per training step, unless a race says otherwise. The last, incomplete
+            batch of a training epoch is dropped; evaluations read every example.
         eval_batch_size: Examples per forward pass of an evaluation.
         describe: One line for reports.
 
@@ -371,6 +373,8 @@ def _hash_data(data: Data | None) -> str:
 
 def _source(fn: Any) -> str:
     """A hash of the source code; the qualified name where there is none to read."""
+    if isinstance(fn, functools.partial):
+        return _hash(_source(fn.func), repr(fn.args), repr(sorted(fn.keywords.items())))
     try:
         return _hash(inspect.getsource(inspect.unwrap(fn)))
     except (TypeError, OSError):
