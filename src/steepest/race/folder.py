@@ -15,9 +15,11 @@ from typing import Any
 from steepest import tasks
 from steepest.errors import LedgerError
 from steepest.race.arm import check_source
+from steepest.race.database import FILE, locked, now
 from steepest.race.environment import environment
-from steepest.race.ledger import FILE, Ledger, PlannedRun, locked, now
+from steepest.race.ledger import Ledger
 from steepest.race.plan import Plan, plan_again
+from steepest.race.records import PlannedRun
 from steepest.train.task import Task
 
 __all__ = ["CHECKPOINTS", "WEIGHTS", "open_race", "reopen", "sweep"]

@@ -10,120 +10,42 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from steepest.errors import LedgerError
+from steepest.race.database import (
+    APPLICATION_ID,
+    FILE,
+    SCHEMA_VERSION,
+    Lock,
+    check_is_ours,
+    check_is_whole,
+    connect,
+    damaged,
+    existing,
+    explained,
+    locked,
+    now,
+    writable,
+)
+from steepest.race.records import Evaluation, Floats, PlannedRun, Progress, Stored, Timing
 
-__all__ = [
-    "APPLICATION_ID",
-    "FILE",
-    "SCHEMA_VERSION",
-    "Evaluation",
-    "Ledger",
-    "PlannedRun",
-    "Progress",
-    "Stored",
-    "Timing",
-    "locked",
-    "now",
-]
-
-FILE = "ledger.sqlite"
-LOCK = "ledger.lock"
-SCHEMA_VERSION = 1
-APPLICATION_ID = 0x73747073  # "stps"
-Floats = npt.NDArray[np.float32]
-Status = Literal["pending", "running", "done", "diverged", "failed"]
-
-
-class PlannedRun(NamedTuple):
-    """One trial with one seed."""
-
-    run_id: str
-    trial_id: int
-    stage: Literal["tuning", "final"]
-    seed: int
-    steps: int
-
-
-class Evaluation(NamedTuple):
-    """One number of one split after so many steps."""
-
-    step: int
-    split: str
-    metric: str
-    value: float
-
-
-class Stored(NamedTuple):
-    """A file of tensors in the race's folder."""
-
-    path: str
-    kind: Literal["start", "resume", "final"]
-    run_id: str | None
-    seed: int
-    step: int
-    sha256: str | None = None
-
-
-class Timing(NamedTuple):
-    """A median of the timing pass, with its quartiles."""
-
-    quantity: str
-    value: float
-    low: float | None
-    high: float | None
-    n: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """What a run has done since its last commit; it becomes visible all at once or not at all.
-
-    Attributes:
-        run_id: Whose it is.
-        status: The run's status from now on.
-        steps_done: Steps done in all.
-        curves: By name, the values of the steps ``first_step`` … ``steps_done``.
-        first_step: The step (from 1) of the first value.
-        evaluations: Numbers that were measured in between.
-        stored: The checkpoint or the final weights; it replaces the run's earlier one.
-        seconds: By step, seconds spent in training since the run's first step.
-        order_hash: Of the batches handed out until ``steps_done``.
-        diverged_at: The step (from 1) whose loss was not finite.
-        message: Why the run failed.
-    """
-
-    run_id: str
-    status: Status
-    steps_done: int
-    first_step: int
-    curves: Mapping[str, Floats]
-    evaluations: Iterable[Evaluation] = ()
-    stored: Stored | None = None
-    seconds: Mapping[int, float] = field(default_factory=dict)
-    order_hash: str | None = None
-    diverged_at: int | None = None
-    message: str | None = None
+__all__ = ["Ledger", "Timing"]
 
 
 class Ledger:
     """The open file; make one with `create`, `write` or `read`, and use it in a ``with``."""
 
-    def __init__(self, folder: Path, connection: sqlite3.Connection, lock: _Lock | None) -> None:
+    def __init__(self, folder: Path, connection: sqlite3.Connection, lock: Lock | None) -> None:
         self.folder = folder
         self._connection = connection
         self._lock = lock
@@ -152,31 +74,26 @@ class Ledger:
         """
         folder = Path(folder)
         path = folder / FILE
-        lock = _Lock(_writable(folder))
-        try:
+        with locked(writable(folder)):
             if path.exists():
                 raise LedgerError(f"{folder} holds a race already; resume it, or use another --out")
             unborn = path.with_name(f"{FILE}.new")
             unborn.unlink(missing_ok=True)
-            with _explained(path):
-                connection = _connect(unborn, "rwc")
+            with explained(path), cls(folder, connect(unborn, "rwc"), None) as ledger:
+                connection = ledger._connection
                 connection.executescript(files(__package__).joinpath("schema.sql").read_text())
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            ledger = cls(folder, connection, None)
-            with ledger.transaction():
-                ledger.put_meta(meta)
-                for number, settings in enumerate(arms):
-                    ledger._put_arm(number, settings)
-                connection.executemany(
-                    "INSERT INTO runs (run_id, position, trial_id, stage, seed, steps) "
-                    "VALUES (?, ?, ?, ?, ?, ?)",
-                    [(run[0], number, *run[1:]) for number, run in enumerate(runs)],
-                )
-            connection.close()
+                with ledger.transaction():
+                    ledger.put_meta(meta)
+                    for number, settings in enumerate(arms):
+                        ledger._put_arm(number, settings)
+                    connection.executemany(
+                        "INSERT INTO runs (run_id, position, trial_id, stage, seed, steps) "
+                        "VALUES (?, ?, ?, ?, ?, ?)",
+                        [(run[0], number, *run[1:]) for number, run in enumerate(runs)],
+                    )
             unborn.replace(path)
-        finally:
-            lock.release()
         return cls.write(folder)
 
     @classmethod
@@ -187,20 +104,25 @@ class Ledger:
             LedgerError: If there is none, it is damaged, or another process is writing it.
         """
         folder = Path(folder)
-        path = _existing(folder)
-        lock = _Lock(folder)
+        path = existing(folder)
+        lock = Lock(folder)
         try:
-            with _explained(path):
-                connection = _connect(path, "rw")
-                _check_is_ours(connection, path)
-                _check_is_whole(connection, path)
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute("BEGIN IMMEDIATE")  # fails now, not at the first commit,
-                connection.execute("ROLLBACK")  # where the file system is read-only
+            with explained(path):
+                ledger = cls(folder, connect(path, "rw"), lock)
         except BaseException:
             lock.release()
             raise
-        return cls(folder, connection, lock)
+        try:
+            with explained(path):
+                check_is_ours(ledger._connection, path)
+                check_is_whole(ledger._connection, path)
+                ledger._connection.execute("PRAGMA journal_mode = WAL")
+                with ledger.transaction():
+                    pass  # a file system that is read-only fails here, not at the first commit
+        except BaseException:
+            ledger.close()
+            raise
+        return ledger
 
     @classmethod
     def read(cls, folder: str | Path) -> Ledger:
@@ -210,20 +132,29 @@ class Ledger:
             LedgerError: If there is none, or it is damaged.
         """
         folder = Path(folder)
-        path = _existing(folder)
-        with _explained(path):
-            connection = _connect(path, "ro")
+        path = existing(folder)
+        with explained(path):
+            connection = connect(path, "ro")
             try:
-                _check_is_ours(connection, path)
+                check_is_ours(connection, path)
             except sqlite3.OperationalError:
                 # A reader needs a -shm file beside the ledger, which it cannot make in a folder
                 # that it may not write. Without a -wal file the ledger is complete as it lies.
                 connection.close()
                 if path.with_name(f"{FILE}-wal").exists():
                     raise
-                connection = _connect(path, "ro&immutable=1")
-                _check_is_ours(connection, path)
-        return cls(folder, connection, None)
+                connection = connect(path, "ro&immutable=1")
+            except BaseException:
+                connection.close()
+                raise
+        ledger = cls(folder, connection, None)
+        try:
+            with explained(path):
+                check_is_ours(connection, path)
+        except BaseException:
+            ledger.close()
+            raise
+        return ledger
 
     def close(self) -> None:
         """Close the file and let others write it."""
@@ -244,7 +175,7 @@ class Ledger:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """What is written inside becomes visible all at once, or not at all."""
-        with _explained(self.folder / FILE):
+        with explained(self.folder / FILE):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -386,7 +317,7 @@ class Ledger:
 
     def rows(self, query: str, *arguments: Any) -> list[dict[str, Any]]:
         """The rows of any query, by column name."""
-        with _explained(self.folder / FILE):
+        with explained(self.folder / FILE):
             cursor = self._connection.execute(query, arguments)
             names = [column[0] for column in cursor.description]
             return [dict(zip(names, row, strict=True)) for row in cursor]
@@ -428,12 +359,16 @@ class Ledger:
             run_id,
             name,
         )
-        pieces = [_unpack(row["data"]) for row in rows]
+        try:
+            pieces = [_unpack(row["data"]) for row in rows]
+        except zlib.error as error:
+            what = f"the {name} of {run_id}: {error}"
+            raise LedgerError(damaged(self.folder / FILE, what)) from error
         expected = 1
         for row, piece in zip(rows, pieces, strict=True):
             if row["first_step"] != expected or row["count"] != len(piece):
                 raise LedgerError(
-                    _damaged(self.folder / FILE, f"the {name} of {run_id} has a hole at {expected}")
+                    damaged(self.folder / FILE, f"the {name} of {run_id} has a hole at {expected}")
                 )
             expected += len(piece)
         return np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
@@ -498,113 +433,6 @@ class Ledger:
                 add("weights", stored)
         add("verdict", self.verdict())
         return digest.hexdigest()
-
-
-class _Lock:
-    """Held by the one process that writes a folder.
-
-    SQLite's own lock on an empty file of its own: the system lets go of it however the process
-    ends, it works on every system that SQLite works on, and, unlike flock, a forked data worker
-    that outlives its parent does not keep it.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        path = folder / LOCK
-        try:
-            self._connection = sqlite3.connect(path, timeout=0.2, isolation_level=None)
-            self._connection.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError as error:
-            if "locked" in str(error):
-                raise LedgerError(
-                    f"another process is writing the race in {folder}; wait until it is done, "
-                    "or stop it first (reading and reporting work meanwhile)"
-                ) from error
-            raise LedgerError(
-                f"cannot write in {folder} ({error}); check the folder's permissions, "
-                "or choose another --out"
-            ) from error
-
-    def release(self) -> None:
-        self._connection.close()
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Nobody else writes the folder meanwhile; `LedgerError` if somebody does."""
-    lock = _Lock(folder)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def now() -> str:
-    """The time, as the ledger writes it."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _connect(path: Path, mode: str) -> sqlite3.Connection:
-    uri = f"{path.resolve().as_uri()}?mode={mode}"
-    connection = sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None)
-    connection.execute("PRAGMA foreign_keys = ON")
-    # The obsolete checkpoint is deleted after the commit, so the commit must be on the disk.
-    connection.execute("PRAGMA synchronous = FULL")
-    return connection
-
-
-def _writable(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LedgerError(
-            f"cannot make the folder {folder}: {error.strerror}; choose another --out"
-        ) from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise LedgerError(f"the folder {folder} is not writable; choose another --out")
-    return folder
-
-
-def _existing(folder: Path) -> Path:
-    path = folder / FILE
-    if not path.is_file():
-        what = "has no ledger.sqlite" if folder.is_dir() else "does not exist"
-        raise LedgerError(f"{folder} is not the folder of a race: it {what}; give the --out folder")
-    return path
-
-
-def _check_is_ours(connection: sqlite3.Connection, path: Path) -> None:
-    application = connection.execute("PRAGMA application_id").fetchone()[0]
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if application != APPLICATION_ID:
-        raise LedgerError(f"{path} was not written by steepest; give the folder of a race")
-    if version > SCHEMA_VERSION:
-        raise LedgerError(
-            f"{path} has format {version} and this steepest reads up to {SCHEMA_VERSION}; "
-            "install a newer steepest"
-        )
-
-
-def _check_is_whole(connection: sqlite3.Connection, path: Path) -> None:
-    found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if found != "ok":
-        raise LedgerError(_damaged(path, found))
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """SQLite's errors in our words."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        raise LedgerError(
-            f"cannot use {path}: {error}; check the permissions and the free space there"
-        ) from error
-    except sqlite3.DatabaseError as error:
-        raise LedgerError(_damaged(path, str(error))) from error
-
-
-def _damaged(path: Path, why: str) -> str:
-    return f"{path} is damaged ({why}); restore it from a copy, or race again with another --out"
 
 
 def _pack(values: Floats) -> bytes:

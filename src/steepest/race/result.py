@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from steepest.errors import InputError, unknown_name
-from steepest.race.ledger import Evaluation, Ledger, Timing
+from steepest.race.ledger import Ledger
+from steepest.race.records import Evaluation, Timing
 from steepest.race.verdict import Sample, Verdict, judge
 from steepest.stats import mean_interval
 from steepest.stats.curves import steps_to_target

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from steepest.race import timing
+from steepest.race.database import now
 from steepest.race.environment import differences, environment
 from steepest.race.folder import sweep
-from steepest.race.ledger import Ledger, now
+from steepest.race.ledger import Ledger
 from steepest.race.observer import Observer, Pace, Silent, StoppedError, stop_requests
 from steepest.race.plan import Plan
 from steepest.race.result import Result

@@ -11,9 +11,10 @@ import numpy as np
 
 from steepest.errors import InputError, LedgerError, SteepestError, TaskError
 from steepest.race.folder import CHECKPOINTS, WEIGHTS
-from steepest.race.ledger import Evaluation, Floats, Ledger, Progress, Status, Stored
+from steepest.race.ledger import Ledger
 from steepest.race.observer import Observer, Pace, Stop, StoppedError
 from steepest.race.plan import Plan, RunPlan
+from steepest.race.records import Evaluation, Floats, Progress, Status, Stored
 from steepest.train import checkpoint
 from steepest.train.checkpoint import RunState
 from steepest.train.solo import Chunk, SoloRun

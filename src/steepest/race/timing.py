@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from steepest.race.arm import Arm
-from steepest.race.ledger import Timing
 from steepest.race.plan import RaceSpec
+from steepest.race.records import Timing
 from steepest.train.solo import SoloRun
 from steepest.train.task import Task
 

@@ -1,0 +1,151 @@
+"""The SQLite file under a ledger: finding it, opening it, locking it, and its errors in words."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from steepest.errors import LedgerError
+
+__all__ = [
+    "APPLICATION_ID",
+    "FILE",
+    "SCHEMA_VERSION",
+    "Lock",
+    "check_is_ours",
+    "check_is_whole",
+    "connect",
+    "damaged",
+    "existing",
+    "explained",
+    "locked",
+    "now",
+    "writable",
+]
+
+FILE = "ledger.sqlite"
+LOCK = "ledger.lock"
+SCHEMA_VERSION = 1
+APPLICATION_ID = 0x73747073  # "stps"
+
+
+class Lock:
+    """Held by the one process that writes a folder.
+
+    SQLite's own lock on an empty file of its own: the system lets go of it however the process
+    ends, it works on every system that SQLite works on, and, unlike flock, a forked data worker
+    that outlives its parent does not keep it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / LOCK
+        try:
+            self._connection = sqlite3.connect(path, timeout=0.2, isolation_level=None)
+            try:
+                self._connection.execute("BEGIN EXCLUSIVE")
+            except sqlite3.Error:
+                self._connection.close()
+                raise
+        except sqlite3.Error as error:
+            if "locked" in str(error):
+                raise LedgerError(
+                    f"another process is writing the race in {folder}; wait until it is done, "
+                    "or stop it first (reading and reporting work meanwhile)"
+                ) from error
+            raise LedgerError(
+                f"cannot write in {folder} ({error}); check the folder's permissions, "
+                "or choose another --out"
+            ) from error
+
+    def release(self) -> None:
+        """Let others write."""
+        self._connection.close()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Nobody else writes the folder meanwhile; `LedgerError` if somebody does."""
+    lock = Lock(folder)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def now() -> str:
+    """The time, as the ledger writes it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def connect(path: Path, mode: str) -> sqlite3.Connection:
+    """A connection without transactions of its own: they are begun and ended by hand."""
+    uri = f"{path.resolve().as_uri()}?mode={mode}"
+    connection = sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None)
+    connection.execute("PRAGMA foreign_keys = ON")
+    # The obsolete checkpoint is deleted after the commit, so the commit must be on the disk.
+    connection.execute("PRAGMA synchronous = FULL")
+    return connection
+
+
+def writable(folder: Path) -> Path:
+    """The folder, made if it does not exist; `LedgerError` if nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LedgerError(
+            f"cannot make the folder {folder}: {error.strerror}; choose another --out"
+        ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise LedgerError(f"the folder {folder} is not writable; choose another --out")
+    return folder
+
+
+def existing(folder: Path) -> Path:
+    """The ledger in a folder; `LedgerError` if there is none."""
+    path = folder / FILE
+    if not path.is_file():
+        what = "has no ledger.sqlite" if folder.is_dir() else "does not exist"
+        raise LedgerError(f"{folder} is not the folder of a race: it {what}; give the --out folder")
+    return path
+
+
+def check_is_ours(connection: sqlite3.Connection, path: Path) -> None:
+    """`LedgerError` for a database of something else, or of a later version."""
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if application != APPLICATION_ID:
+        raise LedgerError(f"{path} was not written by steepest; give the folder of a race")
+    if version > SCHEMA_VERSION:
+        raise LedgerError(
+            f"{path} has format {version} and this steepest reads up to {SCHEMA_VERSION}; "
+            "install a newer steepest"
+        )
+
+
+def check_is_whole(connection: sqlite3.Connection, path: Path) -> None:
+    """`LedgerError` if SQLite finds damage."""
+    found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        raise LedgerError(damaged(path, found))
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """SQLite's errors in our words."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise LedgerError(
+            f"cannot use {path}: {error}; check the permissions and the free space there"
+        ) from error
+    except sqlite3.DatabaseError as error:
+        raise LedgerError(damaged(path, str(error))) from error
+
+
+def damaged(path: Path, why: str) -> str:
+    """The words for a ledger that cannot be trusted."""
+    return f"{path} is damaged ({why}); restore it from a copy, or race again with another --out"
