@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from steepest.errors import InputError, LedgerError, unknown_name
-from steepest.race.arm import Arm, resolve, restore
+import torch
+
+from steepest.errors import InputError, LedgerError, SteepestError, unknown_name
+from steepest.race.arm import Arm, OptimizerFactory, resolve, restore
 from steepest.race.verdict import power_note
+from steepest.schedules import Schedule
 from steepest.stats import seeds_to_decide_at_all
 from steepest.train.solo import SoloRun
 from steepest.train.task import Task
@@ -301,27 +304,28 @@ def _runs(spec: RaceSpec) -> tuple[RunPlan, ...]:
 
 
 def _rehearse(task: Task, arms: Sequence[Arm], *, batch_size: int | None, device: str) -> int:
-    """Build every arm's run once; the steps of an epoch."""
-    per_epoch = 0
+    """Build a run of every arm; the steps of an epoch."""
+
+    def run(optimizer: OptimizerFactory, schedule: Schedule | None) -> SoloRun:
+        return SoloRun(
+            task,
+            optimizer=optimizer,
+            schedule=schedule,
+            seed=0,
+            steps=1,
+            batch_size=batch_size,
+            device=device,
+        )
+
+    per_epoch = run(lambda parameters: torch.optim.SGD(parameters, lr=0.0), None).steps_per_epoch
     for arm in arms:
         try:
-            run = SoloRun(
-                task,
-                optimizer=arm.factory(),
-                schedule=arm.schedule,
-                seed=0,
-                steps=1,
-                batch_size=batch_size,
-                device=device,
-            )
-        except InputError:
-            raise
+            run(arm.factory(), arm.schedule)
         except Exception as error:  # a stranger's constructor, on the task's own parameters
+            named = "" if isinstance(error, SteepestError) else f"{type(error).__name__}: "
             raise InputError(
-                f"the optimizer of the arm '{arm.label}' cannot be built for the parameters of "
-                f"task '{task.name}': {type(error).__name__}: {error}"
+                f"the arm '{arm.label}' does not fit task '{task.name}': {named}{error}"
             ) from error
-        per_epoch = run.steps_per_epoch
     return per_epoch
 
 
