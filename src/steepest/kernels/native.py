@@ -1,0 +1,320 @@
+"""The kernel engine: all blocks in as few launches as there are different kernels, usually one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from operator import is_not
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from steepest.errors import UnsupportedError
+from steepest.kernels import Block, cpu, walk
+from steepest.kernels.table import Launch, alike
+from steepest.kernels.trace import Specialisation, specialise, trace
+from steepest.kernels.unavailable import KernelUnavailable
+
+__all__ = ["KERNEL", "Kernels", "Work"]
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+_REAL = (torch.float32, torch.float64)
+
+
+class Work:
+    """What the engine has prepared for a set of blocks, good for many steps.
+
+    Attributes:
+        blocks: What is to be done each step.
+    """
+
+    def __init__(self, blocks: Sequence[Block]) -> None:
+        self.blocks = tuple(blocks)
+        self._launches: list[Launch] = []
+        self._places: dict[int, tuple[Launch, int]] = {}
+        self._fixed: dict[int, Specialisation] = {}
+        for alike_blocks, fixed in _sorted(blocks):
+            first = alike_blocks[0]
+            program = trace(first.rule, fixed)
+            kernel = cpu.build(program, *_dtypes(first))
+            launch = Launch(alike_blocks, program, kernel)
+            self._launches.append(launch)
+            for index, block in enumerate(alike_blocks):
+                self._places[id(block)] = launch, index
+                self._fixed[id(block)] = fixed
+        self._walker = walk.walker()
+        if self._walker is not None and not all(x.aim(self._walker) for x in self._launches):
+            self._walker = None
+        self.watch([])
+
+    def watch(self, groups: list[dict[str, Any]]) -> None:
+        """Notice changes also in these parameter groups and in their parameters' gradients.
+
+        Args:
+            groups: The optimizer's ``param_groups``.
+        """
+        working = {id(p) for launch in self._launches for p in launch.params}
+        self._lists = [groups, *(g["params"] for g in groups)]
+        self._contents = [list(x) for x in self._lists]
+        self._entries = [tuple(g.items()) for g in groups]
+        self._idle = [p for params in self._contents[1:] for p in params if id(p) not in working]
+        self._held = [x for launch in self._launches for x in launch.held[launch.n :]]
+        self._data = [x.data_ptr() for x in self._held]
+        if self._walker is None:
+            return
+        handles = [[self._walker.handle(x) for x in xs] for xs in (self._held, self._idle)]
+        if any(None in column for column in handles):
+            self._walker = None
+            return
+        items = [x for content in self._contents for x in content]
+        self._arrays = {
+            "dict": _array([id(g) for g in groups]),
+            "list": _array([id(x) for x in self._lists]),
+            "list_first": _array([0, *accumulate(map(len, self._contents))]),
+            "items": _array([id(x) for x in items]),
+            "watch": _array(handles[0]),
+            "watched_data": _array(self._data),
+            "idle_params": _array(handles[1]),
+        }
+        self._structure = walk.Structure(
+            dicts=len(groups),
+            lists=len(self._lists),
+            idle=len(self._idle),
+            watched=len(self._held),
+        )
+        self._note_entries()
+
+    def _note_entries(self) -> None:
+        entries = [entry for group in self._entries for entry in group]
+        self._arrays["dict_first"] = _array([0, *accumulate(map(len, self._entries))])
+        self._arrays["keys"] = _array([id(key) for key, _ in entries])
+        self._arrays["values"] = _array([id(value) for _, value in entries])
+        for name, array in self._arrays.items():
+            setattr(self._structure, name, int(array.ctypes.data))
+
+    def look(self) -> int:
+        """Whether all is as it was: `walk.SAME`, `walk.VALUES` or `walk.CHANGED`.
+
+        Reads this step's gradients and steps on the way.
+        """
+        walker = self._walker
+        if walker is None:
+            return self._look_in_python()
+        found = walker.structure(self._structure)
+        if found == walk.CHANGED:
+            return found
+        for launch in self._launches:
+            if walker.gather(launch.gather) != walk.SAME:
+                return walk.CHANGED
+        return found
+
+    def _look_in_python(self) -> int:
+        for now, before in zip(self._lists, self._contents, strict=True):
+            if len(now) != len(before) or any(map(is_not, now, before)):
+                return walk.CHANGED
+        if any(p.grad is not None for p in self._idle):
+            return walk.CHANGED
+        if [x.data_ptr() for x in self._held] != self._data:
+            return walk.CHANGED
+        if not all(launch.gather_in_python() for launch in self._launches):
+            return walk.CHANGED
+        same = all(
+            len(group) == len(entries) and all(v is group.get(k) for k, v in entries)
+            for group, entries in zip(self._lists[0], self._entries, strict=True)
+        )
+        return walk.SAME if same else walk.VALUES
+
+    def revalue(self, block: Block, values: Mapping[str, Any]) -> bool:
+        """Go on with other hyperparameters; False if they need another kernel."""
+        fixed = self._fixed[id(block)]
+        wanted = specialise(block.rule, values)
+        if (wanted.options, wanted.slots) != (fixed.options, fixed.slots):
+            return False
+        if not set(fixed.zeros) <= set(wanted.zeros):
+            return False
+        launch, index = self._places[id(block)]
+        launch.set_values(index, values)
+        block.values = values
+        return True
+
+    def accept(self) -> bool:
+        """Take the groups' entries as they should be now; False if they have other parameters."""
+        groups = self._lists[0]
+        if any(g["params"] is not x for g, x in zip(groups, self._lists[1:], strict=True)):
+            return False
+        self._entries = [tuple(g.items()) for g in groups]
+        if self._walker is not None:
+            self._note_entries()
+        return True
+
+    def run(self, *, grad_scale: Tensor | None = None, found_inf: Tensor | None = None) -> None:
+        """Do the step whose gradients the last `look` has read."""
+        if found_inf is not None and found_inf.item():
+            return
+        scale = 1.0 if grad_scale is None else 1.0 / grad_scale.item()
+        for launch in self._launches:
+            launch.run(scale)
+        for launch in self._launches:
+            if self._walker is None:
+                launch.commit_in_python()
+            else:
+                self._walker.commit(launch.gather)
+
+
+class Kernels:
+    """Runs blocks with generated kernels: C++ on the CPU."""
+
+    name = "kernel"
+
+    def refuse(self, block: Block) -> str | None:
+        """Why there is no kernel for that block, in words; None if there is one."""
+        if block.cache is None:
+            block.cache = (_unfit(block),)
+        reason: str | None = block.cache[0]
+        if reason is not None:
+            return reason
+        for p, g in zip(block.params, block.grads, strict=True):
+            if type(g) not in _PLAIN or not alike(g, p):
+                return (
+                    f"a gradient ({g.layout}, {g.dtype}, strides {_strides(g)}) is not laid out "
+                    f"like its parameter ({p.dtype}, strides {p.stride()})"
+                )
+        return None
+
+    def prepare(self, blocks: Sequence[Block]) -> Work:
+        """Everything about these blocks that lasts longer than a step."""
+        return Work(blocks)
+
+    def step(
+        self,
+        blocks: Sequence[Block],
+        *,
+        grad_scale: Tensor | None = None,
+        found_inf: Tensor | None = None,
+    ) -> None:
+        """Do one optimization step for all parameters of all blocks."""
+        if not blocks:
+            return
+        work = self._known(blocks)
+        if work is None or work.look() == walk.CHANGED:
+            work = self.prepare(blocks)
+            if work.look() == walk.CHANGED:
+                raise UnsupportedError(
+                    "the gradients of this step are not those that their parameters hold"
+                )
+        work.run(grad_scale=grad_scale, found_inf=found_inf)
+        blocks[0].cache = (None, work)
+
+    def _known(self, blocks: Sequence[Block]) -> Work | None:
+        """What was prepared for these blocks in an earlier step, if it still holds."""
+        cache = blocks[0].cache
+        if cache is None or len(cache) < 2:
+            return None
+        work: Work = cache[1]
+        if len(work.blocks) != len(blocks) or any(map(is_not, work.blocks, blocks)):
+            return None
+        return work if all(work.revalue(block, block.values) for block in blocks) else None
+
+
+KERNEL = Kernels()
+
+
+def _array(values: Sequence[int | None]) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    return np.array(values, dtype=np.uint64)
+
+
+def _strides(x: Tensor) -> tuple[int, ...] | str:
+    return x.stride() if x.layout is torch.strided else "none"
+
+
+def _dtypes(block: Block) -> tuple[torch.dtype, torch.dtype]:
+    dtype = block.params[0].dtype
+    for slot, column in zip(block.rule.slots.values(), block.slots, strict=True):
+        if column and slot.per == "element":
+            return dtype, column[0].dtype
+    return dtype, dtype
+
+
+def _sorted(blocks: Sequence[Block]) -> list[tuple[list[Block], Specialisation]]:
+    """Blocks that can share a kernel, with what it is specialised for."""
+    alike: dict[Any, list[Block]] = {}
+    for block in blocks:
+        fixed = specialise(block.rule, block.values)
+        wide = isinstance(block.steps, int) or block.steps[0].dtype
+        key = (block.rule.formula, fixed.options, fixed.slots, _dtypes(block), wide)
+        alike.setdefault(key, []).append(block)
+    result = []
+    for members in alike.values():
+        zeros = [frozenset(specialise(b.rule, b.values).zeros) for b in members]
+        keep = frozenset[str]().union(*zeros) - zeros[0].intersection(*zeros[1:])
+        result.append((members, specialise(members[0].rule, members[0].values, keep=keep)))
+    return result
+
+
+def _unfit(block: Block) -> str | None:
+    rule = block.rule
+    if rule.kind != "elementwise":
+        return f"{rule.name} needs more than one element at a time ({rule.kind})"
+    if block.differentiable:
+        return "autograd cannot look into a kernel (differentiable=True)"
+    if block.sparse:
+        return "the gradients are sparse"
+    for p in block.params:
+        if type(p) not in _PLAIN:
+            return f"a parameter is a {type(p).__name__}, not a plain tensor"
+        if p.device.type != "cpu":
+            return f"there is no kernel for {p.device.type} yet"
+        if p.dtype not in cpu.DTYPES:
+            return f"there is no kernel for {p.dtype}"
+        if not _dense(p):
+            return f"a parameter of shape {tuple(p.shape)} has gaps (strides {p.stride()})"
+    if block.capturable:
+        return "capturable=True has no meaning on a CPU"
+    return _unfit_state(block) or _uncompiled(block)
+
+
+def _unfit_state(block: Block) -> str | None:
+    kinds: set[torch.dtype] = set()
+    for (name, slot), column in zip(block.rule.slots.items(), block.slots, strict=True):
+        for p, x in zip(block.params, column or (), strict=False):
+            if type(x) not in _PLAIN or x.device != p.device:
+                return f"the slot {name} is not a plain tensor beside its parameter"
+            if slot.per != "element":
+                if x.dtype not in _REAL or x.numel() != 1:
+                    return f"the slot {name} is {x.dtype} of shape {tuple(x.shape)}"
+                continue
+            kinds.add(x.dtype)
+            if x.shape != p.shape or not alike(x.to(p.dtype) if x.dtype != p.dtype else x, p):
+                return f"the slot {name} is not laid out like its parameter"
+    if len(kinds) > 1 or not kinds <= set(cpu.DTYPES):
+        return f"the slots are of types {', '.join(sorted(map(str, kinds)))}"
+    if not isinstance(block.steps, int) and {s.dtype for s in block.steps} - set(_REAL):
+        return "the steps are not float32 or float64"
+    if not isinstance(block.steps, int) and len({s.dtype for s in block.steps}) > 1:
+        return "the steps are of several types"
+    return None
+
+
+def _uncompiled(block: Block) -> str | None:
+    try:
+        cpu.build(trace(block.rule, specialise(block.rule, block.values)), *_dtypes(block))
+        walk.walker()
+    except KernelUnavailable as error:
+        return str(error)
+    return None
+
+
+def _dense(p: Tensor) -> bool:
+    """Whether the elements fill one piece of memory, in whatever order."""
+    if p.is_contiguous():
+        return True
+    expected = 1
+    for stride, size in sorted(zip(p.stride(), p.shape, strict=True)):
+        if size == 1:
+            continue
+        if stride != expected:
+            return False
+        expected *= size
+    return True
