@@ -16,6 +16,7 @@ __all__ = [
     "LedgerError",
     "SteepestError",
     "TaskError",
+    "UnsupportedError",
     "unknown_name",
 ]
 
@@ -34,6 +35,12 @@ class InputError(SteepestError, ValueError):
 
 class TaskError(InputError):
     """The user's task (model, loss, metric or data) does not do what a task has to do."""
+
+
+class UnsupportedError(SteepestError, RuntimeError):
+    """The wishes are clear, but do not go together, or not with these tensors."""
+
+    exit_code = 2
 
 
 class DataError(InputError):

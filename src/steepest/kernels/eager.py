@@ -6,6 +6,7 @@ It is the reference for every other engine, and what they fall back to.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
 
@@ -53,25 +54,63 @@ def apply(
     >>> apply(rules.get("sgd"), p, g, [None], t=1, values={"lr": 0.5})
     (tensor([-0.2500]), None)
     """
-    per_element = [slot.per == "element" for slot in rule.slots.values()]
-    if p.is_complex():
-        p, g = torch.view_as_real(p.resolve_conj()), torch.view_as_real(g.resolve_conj())
-        slots = [
-            torch.view_as_real(s) if own and s is not None else s
-            for s, own in zip(slots, per_element, strict=True)
-        ]
-        step, *new = rule(p, g, *slots, t, **values)
-        return torch.view_as_complex(step.contiguous()), *(
-            torch.view_as_complex(s.contiguous()) if own and s is not None else s
-            for s, own in zip(new, per_element, strict=True)
+    working = [_working(x) if isinstance(x, Tensor) else x for x in (p, g, *slots)]
+    step, *new = rule(*working, t, **values)
+    if not p.is_complex():
+        return step, *new
+    own = [isinstance(s, Tensor) and s.is_complex() for s in slots]
+    return _paired(step), *(_paired(s) if c else s for s, c in zip(new, own, strict=True))
+
+
+def _working(x: Tensor) -> Tensor:
+    """What a formula computes with in place of ``x``."""
+    if x.is_complex():
+        return torch.view_as_real(x.resolve_conj())
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def _paired(x: Tensor) -> Tensor:
+    return torch.view_as_complex(x.contiguous())
+
+
+@dataclass
+class _Job:
+    """A block with everything read that must be read before anything is written."""
+
+    block: Block
+    grads: list[Tensor]
+    times: list[Any]
+    columns: list[Any]
+    values: Mapping[str, Any]
+
+    @property
+    def one_by_one(self) -> bool:
+        """Tensors cannot be joined or cut: something about them is unusual."""
+        return (
+            self.block.rule.kind != "elementwise"
+            or self.block.differentiable
+            or bool(self.block.sparse)
+            or isinstance(self.times[0], Tensor)
+            or any(type(p) not in (Tensor, torch.nn.Parameter) for p in self.block.params)
         )
-    if p.dtype in (torch.bfloat16, torch.float16):
-        p, g = p.float(), g.float()
-        slots = [
-            s.float() if own and s is not None else s
-            for s, own in zip(slots, per_element, strict=True)
+
+    def slots(self, i: int) -> list[Any]:
+        """The slots of one parameter, None where inactive."""
+        return [column and column[i] for column in self.columns]
+
+    def sums(self) -> list[tuple[Any, ...]]:
+        """What each parameter contributes to the totals."""
+        return [
+            self.block.rule.partial_sums(
+                *(
+                    _working(x) if isinstance(x, Tensor) else x
+                    for x in (p, self.grads[i], *self.slots(i))
+                ),
+                self.times[i],
+                **self.values,
+            )
+            for i, p in enumerate(self.block.params)
         ]
-    return rule(p, g, *slots, t, **values)
 
 
 class Eager:
@@ -95,34 +134,41 @@ class Eager:
             if found_inf.item():
                 return
             found_inf = None
-        for block in blocks:
-            grads = block.grads
-            if grad_scale is not None:
-                grads = [g / grad_scale.to(g.device, g.dtype) for g in grads]
-            if block.maximize:
-                grads = [-g for g in grads]
-            times = _times(block)
-            if block.sparse == "rows":
-                _rows(block, grads, times)
-            elif (
-                block.rule.kind != "elementwise"
-                or block.differentiable
-                or block.sparse
-                or found_inf is not None
-                or isinstance(times[0], Tensor)
-                or any(type(p) not in _PLAIN for p in block.params)
-            ):
-                _one_by_one(block, grads, times, found_inf)
+        jobs = [_job(block, grad_scale) for block in blocks]
+        _share_totals(jobs)
+        for job in jobs:
+            if job.block.sparse == "rows":
+                _rows(job)
+            elif job.one_by_one or found_inf is not None:
+                _one_by_one(job, found_inf)
             else:
-                _together(block, grads, times)
-            if not isinstance(block.steps, int):
-                done = 1 if found_inf is None else _fine(found_inf, block.steps[0])
-                torch._foreach_add_(block.steps, done)
+                _together(job)
+            steps = job.block.steps
+            if not isinstance(steps, int):
+                done = 1 if found_inf is None else _fine(found_inf, steps[0])
+                torch._foreach_add_(steps, done)
 
 
 EAGER = Eager()
 
-_PLAIN = (Tensor, torch.nn.Parameter)
+
+def _job(block: Block, grad_scale: Tensor | None) -> _Job:
+    grads = block.grads
+    if grad_scale is not None:
+        grads = [g / grad_scale.to(g.device, g.dtype) for g in grads]
+    if block.maximize:
+        grads = [-g for g in grads]
+    times = _times(block)
+    on_host = not (block.differentiable or isinstance(times[0], Tensor))
+    # Numbers on a device are not read, but widened: 1 - beta2**t has lost four of its digits in
+    # single precision.
+    columns = [
+        column
+        if column is None or slot.per not in ("tensor", "all")
+        else [x.item() if on_host else x.to(torch.float64, copy=True) for x in column]
+        for slot, column in zip(block.rule.slots.values(), block.slots, strict=True)
+    ]
+    return _Job(block, grads, times, columns, block.values)
 
 
 def _times(block: Block) -> list[Any]:
@@ -131,8 +177,25 @@ def _times(block: Block) -> list[Any]:
         return [block.steps] * len(block.params)
     if block.steps[0].device.type == "cpu":
         return [step.item() + 1 for step in block.steps]
-    # in double precision, since 1 - beta2**t has lost four of its digits in single
     return [step.detach().double() + 1 for step in block.steps]
+
+
+def _share_totals(jobs: list[_Job]) -> None:
+    """Hand every job whose rule asks for them the sums over all parameters."""
+    asking = [job for job in jobs if job.block.rule.has_totals]
+    if not asking:
+        return
+    home = asking[0].block.params[0].device
+    parts = [
+        [x.to(home) if isinstance(x, Tensor) else x for x in part]
+        for job in asking
+        for part in job.sums()
+    ]
+    totals = [sum(column[1:], start=column[0]) for column in zip(*parts, strict=True)]
+    for job in asking:
+        device = job.block.params[0].device
+        here = tuple(x.to(device) if isinstance(x, Tensor) else x for x in totals)
+        job.values = {**job.values, "totals": here}
 
 
 def _fine(found_inf: Tensor, like: Tensor) -> Tensor:
@@ -140,31 +203,21 @@ def _fine(found_inf: Tensor, like: Tensor) -> Tensor:
     return (found_inf == 0).to(like.device, like.dtype).reshape(())
 
 
-def _together(block: Block, grads: list[Tensor], times: list[float]) -> None:
+def _together(job: _Job) -> None:
     """Large tensors a part at a time; small ones that are at the same step end to end."""
-    columns = [
-        column if column is None or slot.per == "element" else [x.item() for x in column]
-        for slot, column in zip(block.rule.slots.values(), block.slots, strict=True)
-    ]
-    alike: dict[tuple[Any, ...], list[int]] = {}
-    for i, p in enumerate(block.params):
-        slots = [column and column[i] for column in columns]
+    alike: dict[tuple[float, ...], list[int]] = {}
+    for i, p in enumerate(job.block.params):
+        slots = job.slots(i)
         if p.numel() <= _SMALL:
             numbers = [s for s in slots if isinstance(s, float)]
-            alike.setdefault((times[i], *numbers), []).append(i)
+            alike.setdefault((job.times[i], *numbers), []).append(i)
             continue
-        for part in _parts(p, grads[i], slots):
-            new = _run(block, *part, t=times[i])
-        _keep_numbers(block, [i], new)
+        for part in _parts(p, job.grads[i], slots):
+            new = _run(job, *part, t=job.times[i])
+        _keep_numbers(job.block, [i], new)
     for members in alike.values():
-        for bundle in _portions(members, block.params):
-            first = bundle[0]
-            slots = [column and column[first] for column in columns]
-            if len(bundle) == 1:
-                new = _run(block, block.params[first], grads[first], slots, t=times[first])
-            else:
-                new = _run_bundle(block, bundle, grads, columns, t=times[first])
-            _keep_numbers(block, bundle, new)
+        for bundle in _portions(members, job.block.params):
+            _keep_numbers(job.block, bundle, _run_bundle(job, bundle))
 
 
 def _parts(p: Tensor, g: Tensor, slots: list[Any]) -> Iterator[tuple[Tensor, Tensor, list[Any]]]:
@@ -174,10 +227,12 @@ def _parts(p: Tensor, g: Tensor, slots: list[Any]) -> Iterator[tuple[Tensor, Ten
         return
     whole = [p, g, *slots]
     if all(x.is_contiguous() for x in whole if isinstance(x, Tensor)):
-        split = [x.view(-1).split(_CHUNK) if isinstance(x, Tensor) else repeat(x) for x in whole]
+        split = [
+            torch.split(x.view(-1), _CHUNK) if isinstance(x, Tensor) else repeat(x) for x in whole
+        ]
     else:
         rows = max(1, _CHUNK * p.shape[0] // p.numel())
-        split = [x.split(rows) if isinstance(x, Tensor) else repeat(x) for x in whole]
+        split = [torch.split(x, rows) if isinstance(x, Tensor) else repeat(x) for x in whole]
     for p_part, g_part, *slot_parts in zip(*split, strict=False):  # repeat() has no end
         yield p_part, g_part, slot_parts
 
@@ -195,9 +250,9 @@ def _portions(members: list[int], params: list[Tensor]) -> Iterator[list[int]]:
     yield portion
 
 
-def _run(block: Block, p: Tensor, g: Tensor, slots: list[Any], *, t: Any) -> list[Any]:
+def _run(job: _Job, p: Tensor, g: Tensor, slots: list[Any], *, t: Any) -> list[Any]:
     """Apply the rule to one tensor and write what changes; returns the new slots."""
-    step, *new = apply(block.rule, p, g, slots, t=t, values=block.values)
+    step, *new = apply(job.block.rule, p, g, slots, t=t, values=job.values)
     _add(p, step)
     for old, value in zip(slots, new, strict=True):
         if isinstance(old, Tensor) and old is not value:
@@ -213,32 +268,29 @@ def _add(p: Tensor, step: Tensor) -> None:
         p.copy_(p + step)
 
 
-def _run_bundle(
-    block: Block, bundle: list[int], grads: list[Tensor], columns: list[Any], *, t: float
-) -> list[Any]:
+def _run_bundle(job: _Job, bundle: list[int]) -> list[Any]:
     """Apply the rule to several tensors end to end."""
+    first, params, t = bundle[0], job.block.params, job.times[bundle[0]]
+    if len(bundle) == 1:
+        return _run(job, params[first], job.grads[first], job.slots(first), t=t)
 
     def joined(tensors: list[Tensor]) -> Tensor:
         return torch.cat([tensors[i].reshape(-1) for i in bundle])
 
-    shapes = [block.params[i].shape for i in bundle]
+    shapes = [params[i].shape for i in bundle]
     sizes = [shape.numel() for shape in shapes]
 
     def parted(x: Tensor) -> list[Tensor]:
-        return [part.view(shape) for part, shape in zip(x.split(sizes), shapes, strict=True)]
+        return [part.view(shape) for part, shape in zip(torch.split(x, sizes), shapes, strict=True)]
 
     slots = [
-        column
-        if column is None
-        else joined(column)
-        if isinstance(column[0], Tensor)
-        else column[bundle[0]]
-        for column in columns
+        joined(column) if isinstance(slot, Tensor) else slot
+        for column, slot in zip(job.columns, job.slots(first), strict=True)
     ]
-    p = joined(block.params)
-    new = _run(block, p, joined(grads), slots, t=t)
-    torch._foreach_copy_([block.params[i] for i in bundle], parted(p))
-    for column, slot in zip(columns, slots, strict=True):
+    p = joined(params)
+    new = _run(job, p, joined(job.grads), slots, t=t)
+    torch._foreach_copy_([params[i] for i in bundle], parted(p))
+    for column, slot in zip(job.columns, slots, strict=True):
         if isinstance(slot, Tensor):
             torch._foreach_copy_([column[i] for i in bundle], parted(slot))
     return new
@@ -247,51 +299,50 @@ def _run_bundle(
 def _keep_numbers(block: Block, members: list[int], new: list[Any]) -> None:
     """Write the slots that are one number per tensor."""
     for slot, column, value in zip(block.rule.slots.values(), block.slots, new, strict=True):
-        if column is not None and slot.per == "tensor":
+        if column is not None and slot.per in ("tensor", "all"):
             for i in members:
                 column[i].fill_(value)
 
 
-def _one_by_one(
-    block: Block, grads: list[Tensor], times: list[Any], found_inf: Tensor | None
-) -> None:
-    """The way for everything unusual: each tensor by itself, slots in tensors, no host reads."""
-    names = list(block.rule.slots)
+def _one_by_one(job: _Job, found_inf: Tensor | None) -> None:
+    """The way for everything unusual: each tensor by itself, and nothing read on the host."""
+    block = job.block
     for i, p in enumerate(block.params):
-        old = [column and column[i] for column in block.slots]
-        slots = [
-            s.double() if s is not None and slot.per == "tensor" else s
-            for s, slot in zip(old, block.rule.slots.values(), strict=True)
-        ]
-        # a formula may save p for its gradient, and p is about to change
+        slots = job.slots(i)
+        # a formula may keep p for its gradient, and p is about to change
         at = p.clone() if block.differentiable else p
-        step, *new = apply(block.rule, at, grads[i], slots, t=times[i], values=block.values)
+        step, *new = apply(block.rule, at, job.grads[i], slots, t=job.times[i], values=job.values)
         if found_inf is not None:
             fine = _fine(found_inf, p) != 0
             step = torch.where(fine, step, 0.0)
             new = [
-                n if n is None else torch.where(fine, n, s) for n, s in zip(new, slots, strict=True)
+                None if old is None else torch.where(fine, value, old)
+                for old, value in zip(slots, new, strict=True)
             ]
         _add(p, step)
-        for name, column, s, value in zip(names, block.slots, old, new, strict=True):
+        for name, column, value in zip(block.rule.slots, block.slots, new, strict=True):
             if column is None:
                 continue
-            if block.differentiable or block.sparse:  # autograd, or a sparse buffer: not in place
-                column[i] = block.states[i][name] = torch.as_tensor(value).to(s.device, s.dtype)
+            slot = column[i]
+            if block.differentiable or block.sparse:  # autograd or a sparse buffer: not in place
+                kept = torch.as_tensor(value, device=slot.device, dtype=slot.dtype)
+                column[i] = block.states[i][name] = kept
             elif isinstance(value, Tensor):
-                s.copy_(value)
+                slot.copy_(value)
             else:
-                s.fill_(value)
+                slot.fill_(value)
 
 
-def _rows(block: Block, grads: list[Tensor], times: list[Any]) -> None:
+def _rows(job: _Job) -> None:
     """Sparse gradients: the formula runs on the elements that have one."""
-    for p, g, t, *slots in zip(block.params, grads, times, *block.slots, strict=True):
-        rows = g.coalesce()  # a formula is not linear, so an element must come once
+    for i, p in enumerate(job.block.params):
+        rows = job.grads[i].coalesce()  # a formula is not linear: each element must come once
         where = tuple(rows.indices())
+        slots = [s if s is None else s[where] for s in job.slots(i)]
         step, *new = apply(
-            block.rule, p[where], rows.values(), [s[where] for s in slots], t=t, values=block.values
+            job.block.rule, p[where], rows.values(), slots, t=job.times[i], values=job.values
         )
         p.index_put_(where, step.to(p.dtype), accumulate=True)
-        for s, value in zip(slots, new, strict=True):
-            s.index_put_(where, value.to(s.dtype))
+        for slot, value in zip(job.slots(i), new, strict=True):
+            if slot is not None:
+                slot.index_put_(where, value.to(slot.dtype))
