@@ -163,12 +163,12 @@ def test_a_diverging_arm_is_recorded_and_the_race_goes_on(
 ) -> None:
     ended = steepest(
         "race", f"{task_file}:task", *SHORT,
-        "--arms", "torch.optim:SGD(lr=1e60)", "torch.optim:SGD(lr=0.1)",
+        "--arms", "torch.optim:SGD(lr=1e38, weight_decay=1)", "torch.optim:SGD(lr=0.1)",
         "--out", tmp_path / "r",
     )  # fmt: skip
     assert ended.code == 0
     assert "diverged" in ended.out
-    assert "diverged torch.optim:SGD(lr=1e60), seed 0" in ended.err
+    assert "diverged torch.optim:SGD(lr=1e38, weight_decay=1), seed 0" in ended.err
     assert "done torch.optim:SGD(lr=0.1), seed 1" in ended.err
 
 
