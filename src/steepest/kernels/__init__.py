@@ -31,7 +31,7 @@ from torch import Tensor
 from steepest.errors import InputError
 from steepest.rules import Rule
 
-__all__ = ["Block", "Engine", "EngineName", "engines"]
+__all__ = ["Block", "Engine", "EngineName", "Prepared", "engines"]
 
 EngineName = Literal["auto", "eager", "kernel"]
 
@@ -75,6 +75,29 @@ class Block:
     cache: Any = None
 
 
+class Prepared(Protocol):
+    """A step that an engine can repeat, with other gradients, for as long as nothing else changes.
+
+    Looking up gradients, slots and groups in Python takes longer than the step itself takes; an
+    engine that can do it faster does it in here.
+    """
+
+    def look(self) -> Literal["same", "values", "changed"]:
+        """What has changed: nothing but gradients; entries of the groups too; anything else.
+
+        The state itself is not looked at: its owner knows whether it has been written into.
+        """
+
+    def renew(self, block: Block, values: Mapping[str, Any]) -> bool:
+        """Take over other hyperparameters of a block; False if that needs a new preparation."""
+
+    def accept(self) -> bool:
+        """Take the groups' entries as they are now; False if they have other parameters."""
+
+    def run(self, *, grad_scale: Tensor | None = None, found_inf: Tensor | None = None) -> None:
+        """Do the step whose gradients the last `look` has found."""
+
+
 class Engine(Protocol):
     """Something that executes rules."""
 
@@ -95,20 +118,27 @@ class Engine(Protocol):
     ) -> None:
         """Do one optimization step for all parameters of all blocks."""
 
+    def prepare(self, blocks: Sequence[Block], groups: list[dict[str, Any]]) -> Prepared | None:
+        """Be ready to repeat the step for these blocks; None if that saves nothing.
+
+        Args:
+            blocks: All that the optimizer has.
+            groups: Its ``param_groups``.
+        """
+
 
 def engines(name: EngineName) -> tuple[Engine, ...]:
     """The engines to try for a block, the preferred one first; the last one must take it.
 
     Raises:
-        InputError: If the name is not an engine's, or there is no such engine here.
+        InputError: If the name is not an engine's.
     """
     from steepest.kernels.eager import EAGER
 
-    if name == "kernel":
-        raise InputError(
-            "engine='kernel': generated kernels are not part of this version; "
-            "use engine='auto' or engine='eager'"
-        )
-    if name not in ("auto", "eager"):
+    if name == "eager":
+        return (EAGER,)
+    if name not in ("auto", "kernel"):
         raise InputError(f"engine must be 'auto', 'eager' or 'kernel', got {name!r}")
-    return (EAGER,)
+    from steepest.kernels.native import KERNEL
+
+    return (KERNEL,) if name == "kernel" else (KERNEL, EAGER)

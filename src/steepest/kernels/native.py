@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from operator import is_not
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from steepest.kernels.unavailable import KernelUnavailable
 
 __all__ = ["KERNEL", "Kernels", "Work"]
 
+_FOUND: tuple[Literal["same", "values", "changed"], ...] = ("same", "values", "changed")
 _PLAIN = (Tensor, torch.nn.Parameter)
 _REAL = (torch.float32, torch.float64)
 
@@ -94,14 +95,12 @@ class Work:
         for name, array in self._arrays.items():
             setattr(self._structure, name, int(array.ctypes.data))
 
-    def look(self) -> int:
-        """Whether all is as it was: `walk.SAME`, `walk.VALUES` or `walk.CHANGED`.
-
-        Reads this step's gradients and steps on the way.
-        """
+    def look(self) -> Literal["same", "values", "changed"]:
+        """Whether all is as it was; reads this step's gradients and steps on the way."""
         walker = self._walker
-        if walker is None:
-            return self._look_in_python()
+        return _FOUND[self._look_in_python() if walker is None else self._look(walker)]
+
+    def _look(self, walker: walk.Walker) -> int:
         found = walker.structure(self._structure)
         if found == walk.CHANGED:
             return found
@@ -126,7 +125,7 @@ class Work:
         )
         return walk.SAME if same else walk.VALUES
 
-    def revalue(self, block: Block, values: Mapping[str, Any]) -> bool:
+    def renew(self, block: Block, values: Mapping[str, Any]) -> bool:
         """Go on with other hyperparameters; False if they need another kernel."""
         fixed = self._fixed[id(block)]
         wanted = specialise(block.rule, values)
@@ -183,9 +182,11 @@ class Kernels:
                 )
         return None
 
-    def prepare(self, blocks: Sequence[Block]) -> Work:
-        """Everything about these blocks that lasts longer than a step."""
-        return Work(blocks)
+    def prepare(self, blocks: Sequence[Block], groups: list[dict[str, Any]]) -> Work:
+        """Be ready to repeat the step for these blocks."""
+        work = self._known(blocks) or Work(blocks)
+        work.watch(groups)
+        return work
 
     def step(
         self,
@@ -198,9 +199,9 @@ class Kernels:
         if not blocks:
             return
         work = self._known(blocks)
-        if work is None or work.look() == walk.CHANGED:
-            work = self.prepare(blocks)
-            if work.look() == walk.CHANGED:
+        if work is None or work.look() == "changed":
+            work = Work(blocks)
+            if work.look() == "changed":
                 raise UnsupportedError(
                     "the gradients of this step are not those that their parameters hold"
                 )
@@ -215,7 +216,7 @@ class Kernels:
         work: Work = cache[1]
         if len(work.blocks) != len(blocks) or any(map(is_not, work.blocks, blocks)):
             return None
-        return work if all(work.revalue(block, block.values) for block in blocks) else None
+        return work if all(work.renew(block, block.values) for block in blocks) else None
 
 
 KERNEL = Kernels()

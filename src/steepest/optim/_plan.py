@@ -75,6 +75,12 @@ class Plan:
         for block, members in zip(self.blocks, self.members, strict=True):
             block.grads = [g for i in members if (g := grads[i]) is not None]
 
+    def release(self) -> None:
+        """Let go of the gradients; the blocks are then only good for an engine's `Prepared`."""
+        self.grads = []
+        for block in self.blocks:
+            block.grads = []
+
 
 def active_slots(face: Face, values: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
     """The slots in use, of vectors and of matrices."""

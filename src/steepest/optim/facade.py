@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer, _get_scalar_dtype
 
 from steepest.errors import UnsupportedError
-from steepest.kernels import Block, Engine, EngineName, engines
+from steepest.kernels import Block, Engine, EngineName, Prepared, engines
 from steepest.optim._checks import (
     check_gradients,
     check_group,
@@ -69,6 +69,7 @@ class Facade(Optimizer):
 
     _plans: list[Plan]
     _route: list[tuple[Engine, list[Block]]]
+    _prepared: Prepared | None
     _seen: tuple[object, int]
 
     rule_name: ClassVar[str]
@@ -144,7 +145,11 @@ class Facade(Optimizer):
             self.state = State(self.state)
         writes = self.state.writes
         if writes is not self._seen[0] or writes.count != self._seen[1]:
-            self._plans = []
+            self._plans, self._prepared = [], None
+        if self._prepared is not None:
+            if self._repeat(self._prepared, grad_scale, found_inf):
+                return
+            self._plans, self._prepared = [], None
         looks = [
             self._look(group, plan)
             for group, plan in zip_longest(self.param_groups, self._plans[: len(self.param_groups)])
@@ -164,6 +169,35 @@ class Facade(Optimizer):
             self._seen = (writes, writes.count)
         for engine, blocks in self._route:
             engine.step(blocks, grad_scale=grad_scale, found_inf=found_inf)
+        if len(self._route) == 1 and all(plan.lasting for plan in self._plans):
+            engine, blocks = self._route[0]
+            self._prepared = engine.prepare(blocks, self.param_groups)
+            if self._prepared is not None:
+                for plan in self._plans:  # kept here, they would take memory until the next step
+                    plan.release()
+
+    def _repeat(
+        self, prepared: Prepared, grad_scale: Tensor | None, found_inf: Tensor | None
+    ) -> bool:
+        """Do the step before with other gradients; False if more than values has changed."""
+        found = prepared.look()
+        if found == "changed" or (found == "values" and not self._renew(prepared)):
+            return False
+        prepared.run(grad_scale=grad_scale, found_inf=found_inf)
+        return True
+
+    def _renew(self, prepared: Prepared) -> bool:
+        """Take over changed entries of the groups."""
+        for plan, group in zip(self._plans, self.param_groups, strict=True):
+            if plan.has_entries_of(group):
+                continue
+            values = self.face.values(group)
+            check_running(values, owner=type(self).__name__)
+            if not plan.renew(group, values):
+                return False
+            if not all(prepared.renew(block, values) for block in plan.blocks):
+                return False
+        return prepared.accept()
 
     def _look(self, group: dict[str, Any], plan: Plan | None) -> _Look:
         """Look at a group's gradients and entries; nothing that others see is changed."""
@@ -397,6 +431,7 @@ class Facade(Optimizer):
     def _forget(self) -> None:
         self._plans = []
         self._route = []
+        self._prepared = None
         self._seen = (None, 0)
         self.refusals: dict[str, str] = {}
 
