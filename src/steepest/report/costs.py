@@ -105,7 +105,7 @@ def _target_dots(
         y=place + spread,
         mode="markers",
         marker={
-            "color": look.faint(0.72),
+            "color": look.faint(0.82),
             "size": 9,
             "symbol": ["x" if miss else look.symbol for miss in misses],
         },
@@ -235,9 +235,10 @@ def _timing_says(rows: Mapping[str, Mapping[str, Any]]) -> str:
             label, value = next(iter(found.items()))
             return f"{label}: {quantity.write(value)} {quantity.words}."
         fast, slow = min(found, key=lambda k: found[k]), max(found, key=lambda k: found[k])
-        more = 100 * (found[slow] / found[fast] - 1) if found[fast] > 0 else math.inf
+        ratio = found[slow] / found[fast] if found[fast] > 0 else math.inf
+        more = f"{100 * (ratio - 1):.0f} % more" if ratio < 2 else f"{significant(ratio, 2)} times"
         return (
             f"{quantity.words.capitalize()}: {fast} {quantity.write(found[fast])}, "
-            f"{slow} {quantity.write(found[slow])} ({significant(more, 2)} % more)."
+            f"{slow} {quantity.write(found[slow])} ({more})."
         )
     return ""

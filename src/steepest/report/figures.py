@@ -123,7 +123,7 @@ def _dots(
         x=[by_seed[seed] for seed in seeds],
         y=place + _spread(len(seeds)),
         mode="markers",
-        marker={"color": look.faint(0.72), "size": 9, "symbol": look.symbol},
+        marker={"color": look.faint(0.82), "size": 9, "symbol": look.symbol},
         customdata=seeds,
         hovertemplate=f"seed %{{customdata}}: %{{x:.5~g}}<extra>{plain(label)}</extra>",
         meta=meta,
@@ -366,7 +366,7 @@ def learning_rates(result: Result) -> Picture | None:
         return None
     figure = axes(x="step", y="learning rate")
     constant = []
-    drawn = np.concatenate([values for _, values in curves.values()])
+    peaks = []
     for arm in result.arms:
         runs = [curves[key] for key in sorted(curves) if key[0] == arm.label]
         if not runs:
@@ -374,11 +374,22 @@ def learning_rates(result: Result) -> Picture | None:
         longest = max(runs, key=lambda curve: len(curve[0]))
         look, meta = look_of(arm_numbers(result)[arm.label]), arm_meta(result, arm.label)
         add_line(figure, longest, line(look, width=2.4), meta, arm.label)
+        peaks.append(float(longest[1].max()))
         if np.ptp(longest[1]) == 0:
             constant.append(arm.label)
-    spread = (drawn > 0).all() and drawn.max() > 20 * drawn.min()
-    figure.update_yaxes(type="log" if spread else "linear", tickformat="~g")
-    figure.update_yaxes(**({"dtick": 1} if spread else {"rangemode": "tozero"}))
+    positive = [peak for peak in peaks if peak > 0]
+    far = len(positive) > 1 and max(positive) > 20 * min(positive)
+    # A schedule that ends at zero would stretch a logarithmic axis for ever.
+    log = [math.log10(min(positive)) - 3.0, math.log10(max(positive)) + 0.2] if positive else None
+    linear = [0.0, 1.05 * max(peaks)] if positive else None
+    lowest = [values[values > 0].min() for _, values in curves.values() if (values > 0).any()]
+    if log is not None:
+        log[0] = max(log[0], math.log10(min(lowest)) - 0.2)
+    figure.update_layout(meta={"linear": linear, "log": log})
+    figure.update_yaxes(type="log" if far else "linear", range=log if far else linear)
+    figure.update_yaxes(
+        tickformat="~g", dtick=max(1, math.ceil((log[1] - log[0]) / 6)) if far and log else None
+    )
     changing = len(result.arms) - len(constant)
     if not changing:
         says = "Every arm keeps its learning rate throughout."
@@ -399,4 +410,5 @@ def learning_rates(result: Result) -> Picture | None:
         says,
         (panel,),
         ("It is the same for all seeds of an arm; the longest run is drawn.",),
+        scale="log" if far else "linear",
     )

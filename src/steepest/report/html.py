@@ -22,7 +22,7 @@ from steepest.report.layers import layer_picture, layer_table
 from steepest.report.loss import training_loss
 from steepest.report.numbers import amount
 from steepest.report.palette import look_of
-from steepest.report.protocol import protocol_groups, protocol_tables
+from steepest.report.protocol import protocol_groups, protocol_tables, reproduce
 from steepest.report.tables import (
     Table,
     final_table,
@@ -140,7 +140,7 @@ def render(result: Result) -> str:
             specs=specs,
             columns=_columns,
             tables_under=_present(under),
-            command=result.protocol()["command"],
+            command=reproduce(result),
             protocol=protocol_groups(result),
             protocol_tables=protocol_tables(result),
             version=version("steepest"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from steepest.report.drawing import (
     line,
     thin,
 )
-from steepest.report.facts import arm_numbers
+from steepest.report.facts import arm_numbers, final_runs
 from steepest.report.numbers import amount, significant
 from steepest.report.palette import look_of
 from steepest.stats import moving_average
@@ -55,13 +55,17 @@ def training_loss(result: Result) -> Picture | None:
         key: (steps, moving_average(values, window)) for key, (steps, values) in curves.items()
     }
     per_run = max(40, min(DOTS_PER_RUN, DOTS // len(curves)))
-    ranges = _ranges(curves, smooth)
+    done = {(run.arm, run.seed) for run in final_runs(result) if run.status == "done"}
+    kept = [key for key in curves if key in done] or list(curves)  # what diverges leaves the frame
+    ranges = _ranges(curves, smooth, kept)
     panels = [_smooth_panel(result, smooth, ranges)] if len(result.arms) > 1 else []
-    panels += [
-        _loss_panel(result, arm.label, curves, smooth, per_run, ranges)
-        for arm in result.arms
-        if any(label == arm.label for label, _ in curves)
-    ]
+    for arm in result.arms:
+        own = [key for key in curves if key[0] == arm.label]
+        if own:
+            shared = any(key in kept for key in own)
+            of = ranges if shared else _ranges(curves, smooth, own)
+            title = arm.label if shared else f"{arm.label} (on a scale of its own)"
+            panels.append(_loss_panel(result, arm.label, title, curves, smooth, per_run, of))
     longest = max(len(steps) for steps, _ in curves.values())
     thinned = (
         f"Of {longest:,} batches per run, {per_run:,} are drawn, evenly spread"
@@ -82,10 +86,10 @@ def training_loss(result: Result) -> Picture | None:
     )
 
 
-def _ranges(curves: Curves, smooth: Curves) -> dict[str, Any]:
-    """The same y ranges for all panels, so that they can be compared by eye."""
-    raw = np.concatenate([finite(values) for _, values in curves.values()])
-    means = np.concatenate([finite(values) for _, values in smooth.values()])
+def _ranges(curves: Curves, smooth: Curves, keys: Sequence[tuple[str, int]]) -> dict[str, Any]:
+    """The same y ranges for all panels, fitted to these runs, so that the eye can compare."""
+    raw = np.concatenate([finite(curves[key][1]) for key in keys])
+    means = np.concatenate([finite(smooth[key][1]) for key in keys])
     if not len(raw):
         return {"linear": None, "log": None, "log_first": False}
     low, high = np.quantile(raw, [0.002, 0.998])
@@ -142,6 +146,7 @@ def mean_curve(curves: list[Curve]) -> Curve:
 def _loss_panel(
     result: Result,
     label: str,
+    title: str,
     curves: Curves,
     smooth: Curves,
     per_run: int,
@@ -162,13 +167,13 @@ def _loss_panel(
         )
     for seed in runs:
         add_line(figure, smooth[label, seed], line(look, width=1.5), meta, f"seed {seed}")
-    ends = [run for run in result.runs if run.arm == label and run.status == "diverged"]
+    ends = [run for run in final_runs(result, label) if run.status == "diverged"]
     for run in ends:
         _mark_end(figure, runs.get(run.seed), run.steps, run.seed)
     _apply_scale(figure, ranges)
     tail = f"; {amount(len(ends), 'run')} diverged, marked ×" if ends else ""
     return Panel(
-        label,
+        title,
         figure,
         f"A cloud of dots, the loss of single batches over steps, for {amount(len(runs), 'seed')} "
         f"of {label}, with a moving average through it per seed{tail}.",

@@ -212,8 +212,10 @@ class Unit:
         >>> Unit(True).interval(-0.0003, 0.0027)
         '−0.03 to +0.27'
         """
-        if not (math.isfinite(low) and math.isfinite(high)):
+        if math.isnan(low) or math.isnan(high):
             return "–"
+        if math.isinf(low) or math.isinf(high):
+            return "unbounded"
         low, high = low * self.factor, high * self.factor
         decimals = decimals_for((high - low) / 2)
         return f"{fixed(low, decimals, sign=True)} to {fixed(high, decimals, sign=True)}"

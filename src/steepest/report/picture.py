@@ -15,6 +15,7 @@ from steepest.errors import LedgerError
 from steepest.report.drawing import FONTS, Curves, shorten, thin
 from steepest.report.facts import (
     arm_numbers,
+    final_runs,
     final_values,
     finest_width,
     headline,
@@ -114,7 +115,7 @@ class Axis:
 
 
 def write_summary_svg(result: Result, path: str | Path) -> Path:
-    """Draw every arm's final metric with every seed as a dot, and the training losses.
+    """Draw every arm's final metric with every seed as a dot, and the losses of runs that are done.
 
     Args:
         result: A race with at least one finished run.
@@ -136,7 +137,8 @@ def write_summary_svg(result: Result, path: str | Path) -> Path:
     lines = textwrap.wrap(headline(result), 78)
     top = 80 + LINE * len(lines)
     frames = [_final_frame(result, top, height)]
-    curves = {key: curve for key, curve in result.curves("train_loss").items() if len(curve[0])}
+    done = {(run.arm, run.seed) for run in final_runs(result) if run.status == "done"}
+    curves = {key: curve for key, curve in result.curves("train_loss").items() if key in done}
     if curves:
         frames.append(_loss_frame(result, curves, top, height))
     ranked = "; ".join(
@@ -263,7 +265,8 @@ def _loss_frame(result: Result, curves: Curves, top: float, height: float) -> Fr
         points = " ".join(f"{across(float(steps[i]))},{up(math.log10(values[i]))}" for i in keep)
         look = look_of(arm_numbers(result)[label])
         lines.append(Line(look.color, 1.6, 0.75, points))
-    decades = range(math.ceil(up.low), math.floor(up.high) + 1)
+    whole = range(math.ceil(up.low), math.floor(up.high) + 1)
+    decades = whole[:: max(1, math.ceil(len(whole) / 6))]
     marks = [10.0**k for k in decades] if len(decades) > 1 else [low, math.sqrt(low * high), high]
     return Frame(
         f"Training loss, mean of {window} batches",

@@ -13,7 +13,7 @@ from steepest.report.tables import Cell, Table
 if TYPE_CHECKING:
     from steepest.race.result import Result
 
-__all__ = ["Group", "protocol_groups", "protocol_tables"]
+__all__ = ["Group", "protocol_groups", "protocol_tables", "reproduce"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,28 @@ class Group:
 
     title: str
     items: tuple[tuple[str, str], ...]
+
+
+def reproduce(result: Result) -> str:
+    """The command that repeats the race, or for a race from Python the call."""
+    command = result.protocol()["command"]
+    if command:
+        return str(command)
+    spec = result.spec
+    task = result.protocol()["task_spec"]
+    arms = {arm.label: arm.text for arm in result.arms}
+    given: dict[str, Any] = {"seeds": result.seeds, "steps": spec["steps"]}
+    given |= {name: spec[name] for name in ("batch_size", "eval_every", "device", "level")}
+    if spec["target"]:
+        given["target"] = f"{spec['target']['metric']}={spec['target']['value']}"
+    if spec["min_effect"]:
+        given["min_effect"] = spec["min_effect"]
+    if spec["train_on"] != "train":
+        given["train_on"] = spec["train_on"]
+    lines = [repr(task) if task else "task", repr(arms)]
+    lines += [f"{name}={value!r}" for name, value in given.items()]
+    body = "".join(f"    {line},\n" for line in lines)
+    return f"steepest.race(\n{body})"
 
 
 def protocol_groups(result: Result) -> list[Group]:
