@@ -71,7 +71,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     print(
-        f"{arguments.repeats:,} simulations per row, ± one standard error; numpy {np.__version__}"
+        f"{arguments.repeats:,} simulations per row (five times as many for two arms that are the "
+        f"same), ± one standard error; numpy {np.__version__}, seed {arguments.seed}"
     )
     for table in (same_arms, looking_again, promised_power):
         table(arguments.repeats, arguments.seed)
