@@ -178,6 +178,16 @@ def test_readers_see_whole_commits_while_the_writer_goes_on(tmp_path: Path) -> N
     assert problems == []
 
 
+def test_a_snapshot_belongs_to_one_moment(tmp_path: Path) -> None:
+    with create(tmp_path) as writer, Ledger.read(tmp_path) as reader:
+        with reader.snapshot():
+            assert reader.run("a0-s0")["steps_done"] == 0
+            writer.commit(progress(1, [1.0, 2.0]))
+            assert reader.run("a0-s0")["steps_done"] == 0
+            assert reader.curve("a0-s0", "train_loss").size == 0
+        assert reader.run("a0-s0")["steps_done"] == 2
+
+
 def test_a_ledger_appears_with_its_whole_plan_or_not_at_all(tmp_path: Path) -> None:
     wrong = [RUNS[0], RUNS[0]]
     with pytest.raises(LedgerError):

@@ -62,6 +62,35 @@ def test_three_seeds_say_that_they_could_not_decide() -> None:
     assert f"about {max(needed, 6) - 3} more seeds would decide" in verdict.text
 
 
+def test_enough_seeds_without_a_difference_say_what_more_would_cost() -> None:
+    noise = [0.01, -0.008, 0.004, -0.012, 0.009, 0.001]
+    close = [x + d for x, d in zip(GOOD, noise, strict=True)]
+    verdict = decide(runs("a", GOOD), runs("b", close))
+    (sentence,) = verdict.sentences
+    needed = verdict.pairs[0].comparison.seeds_needed
+    if needed is None:
+        assert sentence.endswith("No reasonable number of seeds would decide.")
+    else:
+        assert f"If the difference is what it seems, about {needed - 6} more seeds" in sentence
+
+
+def test_a_difference_too_small_to_matter_is_said_to_be_so() -> None:
+    noise = [0.001, -0.0008, 0.0004, -0.0012, 0.0009, 0.0001]
+    close = [x + d for x, d in zip(GOOD, noise, strict=True)]
+    verdict = decide(runs("a", GOOD), runs("b", close), min_effect=0.02)
+    assert verdict.pairs[0].decision == "undecided"
+    assert "Any difference is below 2 %, the smallest that matters here." in verdict.text
+
+
+def test_accuracies_in_per_cent_already_are_not_multiplied_again() -> None:
+    percent = [runs(a, [100 * v for v in x]) for a, x in (("adam", GOOD), ("sgd", POOR))]
+    assert "95.5 against 90.5, difference +5.0 (" in decide(*percent).text
+    assert (
+        "95.5 % against 90.5 %, difference +5.0 points ("
+        in decide(runs("adam", GOOD), runs("sgd", POOR)).text
+    )
+
+
 def test_identical_arms_are_called_probably_the_same() -> None:
     verdict = decide(runs("a", GOOD), runs("b", GOOD))
     assert verdict.pairs[0].decision == "undecided"

@@ -315,6 +315,16 @@ class Ledger:
 
     # ------------------------------------------------------------------ reading
 
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """What is read inside belongs to one moment, whatever is written meanwhile."""
+        with explained(self.folder / FILE):
+            self._connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._connection.execute("ROLLBACK")
+
     def rows(self, query: str, *arguments: Any) -> list[dict[str, Any]]:
         """The rows of any query, by column name."""
         with explained(self.folder / FILE):

@@ -137,7 +137,7 @@ class Result:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        with Ledger.read(self.folder) as ledger:
+        with Ledger.read(self.folder) as ledger, ledger.snapshot():
             self._meta = ledger.meta()
             self.spec: dict[str, Any] = self._meta["spec"]
             decides = self.spec["decides"]
@@ -246,7 +246,7 @@ class Result:
         if name not in ("train_loss", "lr"):
             raise unknown_name("curve", name, ["train_loss", "lr"])
         found: Curves = {}
-        with Ledger.read(self.folder) as ledger:
+        with Ledger.read(self.folder) as ledger, ledger.snapshot():
             for run in self._select(arm, seed):
                 values = ledger.curve(run.run_id, name).astype(np.float64)
                 found[run.arm, run.seed] = np.arange(1, len(values) + 1), values

@@ -157,7 +157,13 @@ def judge(
             level=level,
             min_effect=min_effect,
         )
-    words = _Words(metric, higher_is_better=higher_is_better, level=level, pairs=len(pairs))
+    every = [v for by_seed in present.values() for v in by_seed.values() if math.isfinite(v)]
+    words = _Words(
+        metric,
+        level=level,
+        pairs=len(pairs),
+        share="acc" in metric and all(0 <= v <= 1 for v in every),
+    )
     sentences = [
         *(f"This comparison is not fair: {problem}" for problem in problems),
         *_progress(samples),
@@ -286,13 +292,12 @@ def _single_seed(
 class _Words:
     """How numbers of one metric are put into sentences."""
 
-    def __init__(self, metric: str, *, higher_is_better: bool, level: float, pairs: int) -> None:
+    def __init__(self, metric: str, *, level: float, pairs: int, share: bool) -> None:
         split, _, name = metric.partition("_")
         self.metric = f"{ {'val': 'validation', 'train': 'training'}.get(split, split) } {name}"
-        self.higher_is_better = higher_is_better
         self.level = level
         self.n_pairs = pairs
-        self.share = "acc" in name
+        self.share = share  # of one; written in per cent
 
     def pair(self, pair: PairVerdict) -> str:
         """One sentence or two about a pair."""
@@ -310,27 +315,26 @@ class _Words:
     def _undecided(self, pair: PairVerdict) -> str:
         c = pair.comparison
         seeds = _count(c.n, "seed")
-        text = (
+        found = (
             f"{pair.a} and {pair.b} cannot be told apart in {self.metric} with {seeds}: "
             f"{self._numbers(pair)}."
         )
-        needed = seeds_to_decide_at_all(self.level, self.n_pairs)
-        if c.n < needed:
-            text += f" With {seeds} even a perfect record gives p = {floor_p(c.n):.3g}"
-            text += f" (times {self.n_pairs} pairs)" if self.n_pairs > 1 else ""
-            text += "; "
-        else:
-            text += " If the difference is what it seems, "
         if c.negligible:
-            return (
-                text.rstrip("; ") + f". Any difference is smaller than {self._value(c.min_effect)}."
-            )
+            limit = self._value(c.min_effect)
+            return f"{found} Any difference is below {limit}, the smallest that matters here."
+        needed = seeds_to_decide_at_all(self.level, self.n_pairs)
         more = None if c.seeds_needed is None else max(c.seeds_needed, needed) - c.n
-        if more is None or more <= 0:
-            floor = f"at least {needed} seeds are needed" if c.n < needed else ""
-            tail = floor or "no reasonable number of seeds would decide"
-            return f"{text}{tail}."
-        return f"{text}about {_count(more, 'more seed')} would decide."
+        enough = f"about {_count(more, 'more seed')} would decide" if more and more > 0 else ""
+        if c.n < needed:
+            times = f" (times {self.n_pairs} pairs)" if self.n_pairs > 1 else ""
+            then = enough or f"at least {needed} seeds are needed"
+            return (
+                f"{found} With {seeds} even a perfect record gives p = {floor_p(c.n):.3g}{times}; "
+                f"{then}."
+            )
+        if enough:
+            return f"{found} If the difference is what it seems, {enough}."
+        return f"{found} No reasonable number of seeds would decide."
 
     def lone(self, values: Mapping[str, Mapping[int, float]], seeds: Sequence[int]) -> list[str]:
         """What is said where there is nothing to compare with."""
@@ -356,7 +360,8 @@ class _Words:
         difference = self._value(c.difference, width, sign=True)
         interval = ""
         if math.isfinite(c.low) and math.isfinite(c.high):
-            low, high = self._value(c.low, width, sign=True), self._value(c.high, width, sign=True)
+            low, high = (self._value(x, width, sign=True) for x in (c.low, c.high))
+            low = low.removesuffix(" points")
             interval = f" ({_percent(c.level)} interval {low} to {high})"
         means = f"{self._value(c.mean_a, width)} against {self._value(c.mean_b, width)}"
         return f"{means}, difference {difference}{interval}, {p}"
@@ -379,7 +384,8 @@ class _Words:
             text = f"{x:{plus}.{decimals}f}"
         else:
             text = f"{x:{plus}.4g}"
-        return text.replace("-", "−") + (" %" if self.share else "")
+        unit = (" points" if sign else " %") if self.share else ""
+        return text.replace("-", "−") + unit
 
 
 def _count(n: int, noun: str) -> str:
