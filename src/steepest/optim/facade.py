@@ -402,6 +402,11 @@ class Facade(Optimizer):
         for group in self.param_groups:
             for p in group["params"]:
                 self._tidy(group, p, own=not loading)
+        for name, slot in self.rule.slots.items():
+            if slot.per == "all":
+                for held in self.state.values():
+                    if name in held:
+                        held[name] = self._shared(name, 0.0, {})
 
     def _tidy(self, group: dict[str, Any], p: Tensor, *, own: bool) -> None:
         """Bring single numbers to their dtype and device; make the tensors this optimizer's own."""

@@ -95,7 +95,7 @@ def sign(x: Array) -> Array:
     """
     library = _library(x)
     if library is None:
-        return float((x > 0) - (x < 0)) if not math.isnan(x) else math.nan
+        return float(x > 0) - float(x < 0) if not math.isnan(x) else math.nan
     return library.sign(x)
 
 
