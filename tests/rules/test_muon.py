@@ -24,6 +24,10 @@ def test_follows_its_definition(agrees, adjust_lr_fn, nesterov):
     )
 
 
+def test_corrects_the_start_of_the_momentum(agrees):
+    agrees("muon", SHAPES, lr=1e-2, correct_bias=True, tolerance=1e-10)
+
+
 def test_a_large_eps_shortens_what_is_orthogonalised(agrees):
     agrees("muon", SHAPES, lr=1e-2, eps=50.0, tolerance=1e-10)
 

@@ -114,6 +114,7 @@ DOMAINS: dict[str, Domain] = {
     "update_freq": Domain("steps between two preconditioners", 1.0),
     "root": Domain("which root of the preconditioners is taken", open_low=True),
     "ns_steps": Domain("Newton-Schulz steps", 1.0, 99.0),
+    "clip_exponent": Domain("exponent of the step in ADOPT's clipping"),
     "max_value": Domain("largest element of a gradient", scale="log", open_low=True),
     "max_norm": Domain("largest norm of one tensor's gradient", scale="log", open_low=True),
     "max_global_norm": Domain("largest norm of all gradients", scale="log", open_low=True),

@@ -23,6 +23,7 @@ def adopt(
     beta1: float = 0.9,
     beta2: float = 0.9999,
     eps: float = 1e-6,
+    clip_exponent: float = 0.25,
     clip: bool = True,
 ) -> tuple[Any, ...]:
     r"""ADOPT; the first step only measures: :math:`v_1 = g_1^2`, :math:`\Delta_1 = 0`.
@@ -33,13 +34,14 @@ def adopt(
         \Delta_t = -\eta\, m_t, \quad
         v_t = \beta_2 v_{t-1} + (1-\beta_2) g_t^2
 
-    ``clip=False`` is algorithm 1, without the clipping of algorithm 2. An L2 penalty is the
-    default of the authors' code; a decoupled decay acts in the first step too.
+    ``clip_exponent`` is the 1/4; timm has 0.333. ``clip=False`` is algorithm 1, without the
+    clipping of algorithm 2. An L2 penalty is the default of the authors' code; a decoupled decay
+    acts in the first step too, where that code has none.
     """
     first = t == 1
     normed = g / maximum(sqrt(exp_avg_sq), eps)
     if clip:
-        limit = (t - 1) ** 0.25
+        limit = (t - 1) ** clip_exponent
         normed = minimum(maximum(normed, -limit), limit)
     exp_avg = where(first, exp_avg, ema(exp_avg, normed, beta1))
     exp_avg_sq = where(first, g * g, ema(exp_avg_sq, g * g, beta2))

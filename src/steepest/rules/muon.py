@@ -46,6 +46,7 @@ def muon(
     nesterov: bool = True,
     adjust_lr_fn: str = "original",
     ns_coefficients: str = "original",
+    correct_bias: bool = False,
 ) -> tuple[Any, ...]:
     r"""Muon; NS: Newton-Schulz steps, for matrices of m rows and n columns.
 
@@ -60,11 +61,18 @@ def muon(
       :math:`0.2\sqrt{\max(m, n)}` (``match_rms_adamw``, Moonshot, arXiv:2502.16982),
       :math:`\sqrt{m/n}` (``rms_to_rms``, arXiv:2502.07529), or 1.
     * ``ns_coefficients``: a table in ``rules/_newton_schulz.py``.
+    * ``correct_bias``: :math:`\mu b_t / (1-\mu^{t+1}) + (1-\mu) g_t / (1-\mu^t)` is what becomes
+      orthogonal (optax), which leans on the gradient a little more in the first steps.
 
     torch.optim.Muon runs the Newton-Schulz steps in bfloat16; here they have the gradient's dtype.
     """
     momentum_buffer = ema(momentum_buffer, g, momentum)
-    ahead = ema(momentum_buffer, g, momentum) if nesterov else momentum_buffer
+    ahead = momentum_buffer
+    if nesterov and correct_bias:
+        now, next_ = 1 - momentum**t, 1 - momentum ** (t + 1)
+        ahead = ema(momentum_buffer / next_, g / now, momentum)
+    elif nesterov:
+        ahead = ema(momentum_buffer, g, momentum)
     direction = orthogonalised(ahead, int(ns_steps), eps, COEFFICIENTS[ns_coefficients])
     rows, columns = g.shape[-2:]
     return -lr * _scale(rows, columns, adjust_lr_fn) * direction, momentum_buffer

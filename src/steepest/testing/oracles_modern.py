@@ -62,7 +62,7 @@ def adopt(p: Any, g: Any, t: int, s: dict[str, Any], h: Any) -> Any:
         return _apply(p, 0.0, h)
     u = g / np.maximum(np.sqrt(s["v"]), h.eps)
     if h.clip:
-        c = (t - 1) ** 0.25
+        c = (t - 1) ** h.clip_exponent
         u = np.clip(u, -c, c)
     s["m"] = h.beta1 * s["m"] + (1 - h.beta1) * u
     s["v"] = h.beta2 * s["v"] + (1 - h.beta2) * g**2
@@ -262,7 +262,12 @@ def muon(p: Any, g: Any, t: int, s: dict[str, Any], h: Any) -> Any:
     """https://kellerjordan.github.io/posts/muon/ by the singular values, not by products."""
     g = _l2(p, g, h)
     s["b"] = h.momentum * s.get("b", 0.0) + (1 - h.momentum) * g
-    u = (1 - h.momentum) * g + h.momentum * s["b"] if h.nesterov else s["b"]
+    u = s["b"]
+    if h.nesterov:
+        late, now = (t + 1, t) if h.correct_bias else (np.inf, np.inf)
+        u = (1 - h.momentum) * g / (1 - h.momentum**now) + h.momentum * s["b"] / (
+            1 - h.momentum**late
+        )
     left, sizes, right = np.linalg.svd(u, full_matrices=False)
     sizes = sizes / max(np.linalg.norm(u), h.eps)
     for _ in range(int(h.ns_steps)):
