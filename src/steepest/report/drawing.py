@@ -157,7 +157,7 @@ def axes(
         "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": GRID, "activecolor": INK},
         "xaxis": bare
         | {"title": {**bare["title"], "text": x}, "nticks": 7}
-        | ({"tickformat": ",d"} if x in ("step", "steps") else {}),
+        | ({"tickformat": ",~f"} if x in ("step", "steps") else {}),
         "yaxis": bare | {"title": {**bare["title"], "text": y}, "nticks": 7},
     }
     figure = go.Figure(layout=layout)

@@ -105,7 +105,7 @@ def _ranges(curves: Curves, smooth: Curves, keys: Sequence[tuple[str, int]]) -> 
 
 def _apply_scale(figure: go.Figure, ranges: Mapping[str, Any]) -> None:
     first = "log" if ranges["log_first"] else "linear"
-    figure.update_yaxes(type=first, range=ranges[first])
+    figure.update_yaxes(type=first, range=ranges[first], tickformat="~g")
     figure.update_layout(meta={"linear": ranges["linear"], "log": ranges["log"]})
     if first == "log" and ranges["log"][1] - ranges["log"][0] > 1.2:
         figure.update_yaxes(dtick=1)

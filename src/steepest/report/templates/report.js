@@ -32,67 +32,58 @@
     modeBarButtons: [["toImage"], ["zoom2d", "pan2d", "resetScale2d"]],
     toImageButtonOptions: { format: "svg", filename: document.title },
   };
+  // The full data have plain numbers where the data that were handed in are packed.
+  const linesOf = (plot) =>
+    plot._fullData.filter((t) => t.visible && t.hoverinfo !== "skip" && /lines/.test(t.mode) && t.x && t.x.length);
   const draw = async (plot) => {
     const spec = JSON.parse(plot.parentElement.querySelector(".spec").textContent);
     await Plotly.newPlot(plot, spec.data, { ...spec.layout, dragmode, autosize: true }, config);
-    const ends = plot.data.filter((t) => t.x && t.x.length && t.hoverinfo !== "skip").map((t) => t.x[t.x.length - 1]);
-    plot.lastStep = Math.max(...ends);
+    plot.lastStep = Math.max(...linesOf(plot).map((trace) => trace.x[trace.x.length - 1]));
   };
 
   const pressed = (button) => button.getAttribute("aria-pressed") === "true";
   const press = (button) => {
     for (const other of button.parentElement.children) other.setAttribute("aria-pressed", String(other === button));
   };
-  const panelsOf = (button) => [...button.closest("section").querySelectorAll(".plot")].filter((p) => p.data);
 
-  for (const button of document.querySelectorAll("[data-scale]")) {
-    button.addEventListener("click", () => {
-      press(button);
-      const type = button.dataset.scale;
-      for (const plot of panelsOf(button)) {
-        const range = (plot.layout.meta || {})[type];
-        const patch = { "yaxis.type": type, "yaxis.dtick": null };
-        Plotly.relayout(plot, range ? { ...patch, "yaxis.range": [...range] } : { ...patch, "yaxis.autorange": true });
-      }
-    });
-  }
-
-  // The last half alone, its y range fitted to the lines and not to every single dot.
-  const fit = (plot, from) => {
+  // The y range of what is drawn from a step on, fitted to the lines and not to every single dot.
+  const fitted = (plot, type, from) => {
     let low = Infinity;
     let high = -Infinity;
-    for (const trace of plot.data) {
-      if (trace.visible === false || trace.hoverinfo === "skip" || !/lines/.test(trace.mode)) continue;
-      const x = plot._fullData[trace.index ?? plot.data.indexOf(trace)].x;
-      const y = plot._fullData[plot.data.indexOf(trace)].y;
+    for (const { x, y } of linesOf(plot)) {
       for (let i = 0; i < y.length; i += 1) {
-        if (x[i] >= from && Number.isFinite(y[i])) {
+        if (x[i] >= from && Number.isFinite(y[i]) && (type !== "log" || y[i] > 0)) {
           low = Math.min(low, y[i]);
           high = Math.max(high, y[i]);
         }
       }
     }
-    if (!(high > low)) return {};
-    if (plot.layout.yaxis.type === "log") {
-      const [a, b] = [Math.log10(low), Math.log10(high)];
-      return { "yaxis.range": [a - 0.15 * (b - a), b + 0.15 * (b - a)] };
-    }
-    return { "yaxis.range": [low - 0.1 * (high - low), high + 0.1 * (high - low)] };
+    if (!(high > low)) return null;
+    const [a, b] = type === "log" ? [Math.log10(low), Math.log10(high)] : [low, high];
+    return [a - 0.12 * (b - a), b + 0.12 * (b - a)];
   };
-  for (const button of document.querySelectorAll("[data-span]")) {
+
+  // Both switches of a section together say what its panels show.
+  const reframe = (section) => {
+    const chosen = (name) => section.querySelector(`[${name}][aria-pressed="true"]`);
+    const end = chosen("data-span")?.dataset.span === "end";
+    for (const plot of section.querySelectorAll(".plot")) {
+      if (!plot.data) continue;
+      const type = chosen("data-scale")?.dataset.scale ?? "linear";
+      const whole = (plot.layout.meta || {})[type];
+      const range = end ? fitted(plot, type, plot.lastStep / 2) : whole && [...whole];
+      Plotly.relayout(plot, {
+        "yaxis.type": type,
+        "yaxis.dtick": null,
+        ...(end ? { "xaxis.range": [plot.lastStep / 2, plot.lastStep * 1.01] } : { "xaxis.autorange": true }),
+        ...(range ? { "yaxis.range": range } : { "yaxis.autorange": true }),
+      });
+    }
+  };
+  for (const button of document.querySelectorAll(".switch button")) {
     button.addEventListener("click", () => {
       press(button);
-      const end = button.dataset.span === "end";
-      for (const plot of panelsOf(button)) {
-        const last = plot.lastStep;
-        const whole = (plot.layout.meta || {})[plot.layout.yaxis.type || "linear"];
-        Plotly.relayout(
-          plot,
-          end
-            ? { "xaxis.range": [last / 2, last * 1.01], ...fit(plot, last / 2) }
-            : { "xaxis.autorange": true, ...(whole ? { "yaxis.range": [...whole] } : { "yaxis.autorange": true }) },
-        );
-      }
+      reframe(button.closest("section"));
     });
   }
 
