@@ -57,7 +57,6 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'steepest' has no attribute '{name}'")
     module, attribute = _PUBLIC[name]
     loaded = importlib.import_module(module)
-    # `steepest.race` is the verb; importing the sub-package of that name must not hide it
     value = getattr(loaded, attribute) if attribute else loaded
     globals()[name] = value
     return value

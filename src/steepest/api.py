@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from steepest import tasks
-from steepest.race.folder import open_race, reopen
-from steepest.race.plan import Plan, plan
-from steepest.race.result import Result
-from steepest.race.run import Observer, Outcome, Pace, execute
-from steepest.report.html import write_html
+from steepest.racing.folder import open_race, reopen
+from steepest.racing.plan import Plan, plan
+from steepest.racing.result import Result
+from steepest.racing.run import Observer, Outcome, Pace, execute
+from steepest.reporting.html import write_html
 from steepest.train.task import Task
 
 __all__ = ["RaceResult", "load", "prepare", "race", "resume"]

@@ -17,7 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from steepest.race.plan import Plan
+from steepest.racing.plan import Plan
 
 __all__ = ["RaceProgress"]
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from steepest.api import RaceResult
-from steepest.report.terminal import print_result, result_json
+from steepest.reporting.terminal import print_result, result_json
 
 __all__ = ["Failed", "show"]
 

@@ -1,0 +1,116 @@
+"""Who watches a race, how often it looks up, and how it is asked to stop."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Protocol
+
+from steepest.errors import SteepestError
+from steepest.racing.plan import Plan
+
+__all__ = ["Observer", "Pace", "Silent", "Stop", "StoppedError", "stop_requests"]
+
+
+class StoppedError(SteepestError):
+    """The race was stopped; what was done is in its folder, and resuming goes on from there."""
+
+    exit_code = 130
+
+
+class Observer(Protocol):
+    """Who wants to see how far a race is, such as a progress bar."""
+
+    def started(self, plan: Plan, done: Mapping[str, int]) -> None:
+        """The race begins; ``done`` has the steps that each run has done already."""
+
+    def advanced(self, run_id: str, step: int, total: int, loss: float) -> None:
+        """A run has done ``step`` of ``total`` steps; the last batch's loss."""
+
+    def run_finished(self, run_id: str, status: str, metrics: Mapping[str, float]) -> None:
+        """A run came to its end: ``done``, ``diverged`` or ``failed``."""
+
+    def note(self, text: str) -> None:
+        """Something that a person should know now."""
+
+
+class Silent:
+    """The observer that looks away."""
+
+    def started(self, plan: Plan, done: Mapping[str, int]) -> None:
+        """Nothing."""
+
+    def advanced(self, run_id: str, step: int, total: int, loss: float) -> None:
+        """Nothing."""
+
+    def run_finished(self, run_id: str, status: str, metrics: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def note(self, text: str) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How often the loop looks up; none of it changes a result.
+
+    Attributes:
+        look: Seconds of training between two looks at the progress and at requests to stop.
+        commit: Least seconds between two commits.
+        share: Commits may take this share of the time; a slow checkpoint is written less often.
+        timing: Seconds for the timing pass; 0 leaves it out.
+    """
+
+    look: float = 0.4
+    commit: float = 2.0
+    share: float = 0.05
+    timing: float = 6.0
+
+
+class Stop:
+    """Whether somebody asked the race to stop; it does so where nothing is lost."""
+
+    def __init__(self, folder: Path) -> None:
+        self.requested = False
+        self._folder = folder
+
+    def obey(self) -> None:
+        """Raise `StoppedError` if it was asked for; call it after a commit."""
+        if self.requested:
+            raise StoppedError(
+                f"stopped; everything that was done is kept. Go on with: "
+                f"steepest resume {self._folder}"
+            )
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:  # the second time at once; the last commit stands
+            raise KeyboardInterrupt
+        self.requested = True
+
+
+@contextmanager
+def stop_requests(folder: Path) -> Iterator[Stop]:
+    """Ctrl-C and a request to terminate wait for the next commit meanwhile.
+
+    Only the main thread of a process can be asked; elsewhere the race cannot be stopped but by
+    ending the process, which loses at most what was done since the last commit.
+    """
+    stop = Stop(folder)
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    before = {number: signal.signal(number, stop._ask) for number in numbers}
+    try:
+        yield stop
+    except KeyboardInterrupt:
+        stop.requested = True
+        stop.obey()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

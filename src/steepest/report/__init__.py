@@ -1,9 +1,0 @@
-"""From a race's result to a page, a terminal, JSON and a picture."""
-
-from __future__ import annotations
-
-from steepest.report.html import write_html
-from steepest.report.picture import write_summary_svg
-from steepest.report.terminal import print_result, result_json
-
-__all__ = ["print_result", "result_json", "write_html", "write_summary_svg"]

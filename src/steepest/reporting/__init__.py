@@ -1,0 +1,9 @@
+"""From a race's result to a page, a terminal, JSON and a picture."""
+
+from __future__ import annotations
+
+from steepest.reporting.html import write_html
+from steepest.reporting.picture import write_summary_svg
+from steepest.reporting.terminal import print_result, result_json
+
+__all__ = ["print_result", "result_json", "write_html", "write_summary_svg"]

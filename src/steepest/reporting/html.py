@@ -1,0 +1,216 @@
+"""The report: one HTML file that holds everything it shows and asks no server for anything."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from steepest.errors import LedgerError
+from steepest.reporting.costs import target_picture, timing_picture
+from steepest.reporting.drawing import FONTS, Picture
+from steepest.reporting.facts import Flag, arm_numbers, final_runs, flags, headline, sentences
+from steepest.reporting.figures import evaluation_pictures, final_picture, learning_rates
+from steepest.reporting.layers import layer_picture, layer_table
+from steepest.reporting.loss import training_loss
+from steepest.reporting.numbers import amount
+from steepest.reporting.palette import look_of
+from steepest.reporting.protocol import protocol_groups, protocol_tables, reproduce
+from steepest.reporting.tables import (
+    Table,
+    final_table,
+    matrix_table,
+    pair_table,
+    ranking_table,
+    timing_table,
+)
+
+if TYPE_CHECKING:
+    import jinja2
+
+    from steepest.racing.result import Result
+
+__all__ = ["write_html"]
+
+# The markers of plotly, drawn around the origin, for legends outside of plots.
+PATHS = {
+    "circle": "M0,-6A6,6 0 1 1 0,6A6,6 0 1 1 0,-6Z",
+    "square": "M-5.4,-5.4H5.4V5.4H-5.4Z",
+    "triangle-up": "M0,-6.6L6.4,4.8H-6.4Z",
+    "diamond": "M0,-7.4L7.4,0L0,7.4L-7.4,0Z",
+    "cross": "M-2.4,-6.8H2.4V-2.4H6.8V2.4H2.4V6.8H-2.4V2.4H-6.8V-2.4H-2.4Z",
+    "star": "M0,-7.4L1.8,-2.4L7,-2.3L2.9,.9L4.3,6L0,3L-4.3,6L-2.9,.9L-7,-2.3L-1.8,-2.4Z",
+    "hexagon": "M0,-6.8L5.9,-3.4V3.4L0,6.8L-5.9,3.4V-3.4Z",
+    "pentagon": "M0,-6.8L6.5,-2.1L4,5.5H-4L-6.5,-2.1Z",
+}
+
+
+@dataclass(frozen=True)
+class Mark:
+    """An arm in a legend."""
+
+    label: str
+    text: str
+    color: str
+    path: str
+
+
+def write_html(result: Result, path: str | Path) -> Path:
+    """Write the report of a race.
+
+    Args:
+        result: The race, finished or not.
+        path: The file, or a folder that gets a ``report.html``.
+
+    Returns:
+        Where it was written.
+
+    Raises:
+        LedgerError: If it cannot be written there.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "report.html"
+    page = render(result)
+    unborn = path.with_name(f"{path.name}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unborn.write_text(page, encoding="utf-8")
+        os.replace(unborn, path)
+    except OSError as error:
+        raise LedgerError(
+            f"the report cannot be written to {path} ({error.strerror}); name another file"
+        ) from error
+    return path
+
+
+def render(result: Result) -> str:
+    """The page as text."""
+    noted = flags(result)
+    try:
+        rows = result.layer_differences()
+    except LedgerError as error:  # the weights may have been deleted to save room
+        rows = []
+        noted.append(Flag("note", f"The layers are not compared: {error}."))
+    pictures = [
+        picture
+        for picture in (
+            final_picture(result),
+            training_loss(result),
+            *evaluation_pictures(result),
+            target_picture(result),
+            timing_picture(result),
+            layer_picture(result, rows),
+            learning_rates(result),
+        )
+        if picture is not None
+    ]
+    under = {
+        "final": final_table(result),
+        "timing": timing_table(result),
+        "layers": layer_table(result, rows),
+    }
+    specs = {picture.key: list(_specs(picture)) for picture in pictures}
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            title=f"{headline(result)} – {result.task}",
+            eyebrow=_eyebrow(result),
+            headline=headline(result),
+            sentences=sentences(result),
+            flags=noted,
+            marks=[
+                Mark(arm.label, arm.text, look.color, PATHS[look.symbol])
+                for arm, look in (
+                    (arm, look_of(arm_numbers(result)[arm.label])) for arm in result.arms
+                )
+            ],
+            ranking=ranking_table(result),
+            pairs=pair_table(result),
+            matrix=matrix_table(result),
+            pictures=pictures,
+            specs=specs,
+            columns=_columns,
+            tables_under=_present(under),
+            command=reproduce(result),
+            protocol=protocol_groups(result),
+            protocol_tables=protocol_tables(result),
+            version=version("steepest"),
+            folder=result.folder,
+            css=_asset("report.css"),
+            fonts=FONTS,
+            js=_asset("report.js"),
+            bundle=_plotly() if specs else "",
+        )
+    )
+
+
+def _present(tables: Mapping[str, Table | None]) -> dict[str, list[Table]]:
+    return {key: [table] for key, table in tables.items() if table is not None}
+
+
+def _columns(picture: Picture) -> int:
+    """How many panels stand side by side on a wide screen, so that no row is left half empty."""
+    count = sum(not panel.wide for panel in picture.panels)
+    return max(1, count if count <= 3 else 2 if count in (4, 8) else 3)
+
+
+def _eyebrow(result: Result) -> str:
+    runs = final_runs(result)
+    steps = amount(max((run.planned_steps for run in runs), default=0), "step")
+    seeds = amount(len(result.seeds), "seed")
+    return " · ".join(
+        [
+            result.task,
+            amount(len(result.arms), "arm"),
+            f"{seeds} × {steps}",
+            str(result.spec["device"]),
+        ]
+    )
+
+
+def _specs(picture: Picture) -> Iterable[Any]:
+    """Plotly's JSON of every panel, safe inside a script element."""
+    from markupsafe import Markup
+
+    for panel in picture.panels:
+        # A script element ends at "</", whatever stands around it; JSON can say "<" otherwise.
+        text = str(panel.figure.to_json()).replace("<", "\\u003c").replace(">", "\\u003e")
+        yield Markup(text)  # noqa: S704 – just escaped for where it stands
+
+
+def environment() -> jinja2.Environment:
+    """Jinja over the package's templates; whatever comes from outside is escaped."""
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("steepest.reporting"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+
+
+def _asset(name: str) -> Any:
+    from markupsafe import Markup
+
+    text = (files("steepest.reporting") / "templates" / name).read_text(encoding="utf-8")
+    return Markup(text)  # noqa: S704 – our own file
+
+
+@cache
+def _plotly() -> str:
+    """plotly.js, gzipped and in base64: 2 MB of page instead of 5 MB."""
+    from plotly.offline import get_plotlyjs
+
+    packed = gzip.compress(get_plotlyjs().encode("utf-8"), compresslevel=9, mtime=0)
+    return base64.b64encode(packed).decode("ascii")

@@ -1,0 +1,207 @@
+"""The result of a race in a terminal, and as plain values for ``--json``."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from steepest.reporting.facts import flags, headline, sentences, target_words, to_target
+from steepest.reporting.numbers import significant, time_text
+from steepest.reporting.palette import look_of
+from steepest.reporting.tables import Cell, Table, pair_table, ranking_table, timing_table
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from steepest.racing.result import Result
+
+__all__ = ["print_result", "result_json"]
+
+TONES = {"good": "green", "bad": "red", "quiet": "dim", "": ""}
+KINDS = {"stop": "bold red", "warn": "yellow", "note": "dim"}
+# Left out first to last where the terminal is too narrow; the report has them all.
+DROPPED = ("P(A better)", "p", "Worst seed", "Best seed", "Seeds needed", "Interval", "Epoch")
+LONGEST = 22  # of an arm's name; longer ones are folded
+MOST_SENTENCES = 6
+MOST_PAIRS = 15  # printed; the report has them all
+
+
+def print_result(result: Result, console: Console) -> None:
+    """Print verdict, ranking, pairs, time to target and cost.
+
+    Args:
+        result: The race, finished or not.
+        console: Colours are left out by rich where it is no terminal.
+    """
+    from rich.text import Text
+
+    console.print(Text(headline(result), style="bold"))
+    for sentence in sentences(result)[:MOST_SENTENCES]:
+        console.print(Text(sentence))
+    for flag in flags(result):
+        name = {"stop": "Stop: ", "warn": "Careful: ", "note": "Note: "}[flag.kind]
+        console.print(Text.assemble((name, KINDS[flag.kind]), flag.text))
+    for table in _tables(result):
+        console.print()
+        console.print(_rich_table(_fitted(table, console.width)))
+
+
+def _tables(result: Result) -> list[Table]:
+    pairs = pair_table(result)
+    if len(pairs.rows) > MOST_PAIRS:
+        decided = tuple(row for row in pairs.rows if row[7].tone != "quiet")[:MOST_PAIRS]
+        caption = f"{len(decided)} decided pairs of {len(pairs.rows)}; the report has all of them"
+        pairs = Table(caption, pairs.columns, decided, pairs.align)
+    tables = [ranking_table(result), pairs, _target_table(result), timing_table(result)]
+    return [table for table in tables if table is not None and table.rows]
+
+
+def _fitted(table: Table, width: int) -> Table:
+    """The table without the columns that a narrow terminal has no room for."""
+    from rich.cells import cell_len
+
+    needed = {
+        head: 3
+        + max(
+            min(cell_len(row[place].text) + 2 * (row[place].arm is not None), LONGEST)
+            for row in (tuple(map(Cell, table.columns)), *table.rows)
+        )
+        for place, head in enumerate(table.columns)
+    }
+    for head in DROPPED:
+        if sum(needed.values()) > width:
+            needed.pop(head, None)
+    keep = [place for place, head in enumerate(table.columns) if head in needed]
+    return Table(
+        table.caption,
+        tuple(table.columns[place] for place in keep),
+        tuple(tuple(row[place] for place in keep) for row in table.rows),
+        tuple(table.align[place] for place in keep),
+    )
+
+
+def _target_table(result: Result) -> Table | None:
+    words = target_words(result)
+    if words is None:
+        return None
+    rows = []
+    for number, arm in enumerate(result.arms):
+        runs = to_target(result, arm.label)
+        if not runs:
+            continue
+        hits = sum(math.isfinite(run["steps"]) for run in runs)
+        rows.append(
+            (
+                Cell(arm.label, arm=number),
+                Cell(_median([run["steps"] for run in runs], seconds=False)),
+                Cell(_median([run["seconds"] for run in runs], seconds=True)),
+                Cell(f"{hits} of {len(runs)}"),
+            )
+        )
+    return Table(
+        f"To {words}: medians over seeds, misses counted as infinite",
+        ("Arm", "Steps", "Time", "Reached by"),
+        tuple(rows),
+        ("left", "right", "right", "right"),
+    )
+
+
+def _median(values: list[float], *, seconds: bool) -> str:
+    ordered = sorted(values)
+    middle = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+    if math.isinf(middle):
+        return "not reached"
+    return time_text(middle) if seconds else significant(middle, 6)
+
+
+def _rich_table(table: Table) -> RenderableType:
+    from rich import box
+    from rich.cells import cell_len
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    drawn = RichTable(
+        title=Text(table.caption),
+        title_justify="left",
+        title_style="dim",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1),
+    )
+    for place, (head, align) in enumerate(zip(table.columns, table.align, strict=True)):
+        names = head in ("Arm", "A", "B")
+        width = max((cell_len(row[place].text) for row in table.rows), default=0) + 2
+        drawn.add_column(
+            Text(head),
+            justify=align,
+            overflow="fold",
+            no_wrap=not names,
+            min_width=min(width, 16) if names else max(width - 2, cell_len(head)),
+        )
+    for row in table.rows:
+        drawn.add_row(*(_rich_cell(cell) for cell in row))
+    return drawn
+
+
+def _rich_cell(cell: Cell) -> RenderableType:
+    from rich.text import Text
+
+    if cell.arm is None:
+        return Text(cell.text, style=TONES[cell.tone])
+    return Text.assemble(("● ", look_of(cell.arm).color), cell.text)
+
+
+def result_json(result: Result) -> dict[str, Any]:
+    """Everything that is decided or measured once per run, as values that JSON knows.
+
+    Numbers that JSON has no word for (NaN, infinity) are None; a miss of the target says so in
+    ``reached``. Curves are not in it: ``Result.curves`` has them.
+    """
+    verdict = result.verdict
+    values = {
+        "folder": str(result.folder),
+        "task": result.task,
+        "complete": result.complete,
+        "metric": result.metric,
+        "higher_is_better": result.higher_is_better,
+        "spec": result.spec,
+        "headline": headline(result),
+        "flags": [asdict(flag) for flag in flags(result)],
+        "verdict": {**verdict.to_dict(), "text": verdict.text},
+        "ranking": [asdict(row) for row in result.ranking],
+        "arms": [{**vars(arm)} for arm in result.arms],
+        "runs": [vars(run) for run in result.runs],
+        "targets": _json_targets(result),
+        "timings": {
+            label: {quantity: timing._asdict() for quantity, timing in of.items()}
+            for label, of in result.timings.items()
+        },
+        "protocol": result.protocol(),
+        "events": result.events,
+    }
+    plain: dict[str, Any] = _plain(values)
+    return plain
+
+
+def _json_targets(result: Result) -> dict[str, list[dict[str, Any]]] | None:
+    if target_words(result) is None:
+        return None
+    return {
+        arm.label: [
+            {**run, "reached": math.isfinite(run["steps"])} for run in to_target(result, arm.label)
+        ]
+        for arm in result.arms
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict) or hasattr(value, "items"):
+        return {str(key): _plain(of) for key, of in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(of) for of in value]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    return str(value)
