@@ -139,6 +139,6 @@ def engines(name: EngineName) -> tuple[Engine, ...]:
         return (EAGER,)
     if name not in ("auto", "kernel"):
         raise InputError(f"engine must be 'auto', 'eager' or 'kernel', got {name!r}")
-    from steepest.kernels.native import KERNEL
+    from steepest.kernels.native import KERNEL, ONLY_KERNEL
 
-    return (KERNEL,) if name == "kernel" else (KERNEL, EAGER)
+    return (ONLY_KERNEL,) if name == "kernel" else (KERNEL, EAGER)

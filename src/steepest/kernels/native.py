@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from operator import is_not
@@ -17,7 +18,7 @@ from steepest.kernels.table import Launch, alike
 from steepest.kernels.trace import Specialisation, specialise, trace
 from steepest.kernels.unavailable import KernelUnavailable
 
-__all__ = ["KERNEL", "Kernels", "Work"]
+__all__ = ["KERNEL", "ONLY_KERNEL", "Kernels", "Work"]
 
 _FOUND: tuple[Literal["same", "values", "changed"], ...] = ("same", "values", "changed")
 _PLAIN = (Tensor, torch.nn.Parameter)
@@ -128,10 +129,11 @@ class Work:
     def renew(self, block: Block, values: Mapping[str, Any]) -> bool:
         """Go on with other hyperparameters; False if they need another kernel."""
         fixed = self._fixed[id(block)]
-        wanted = specialise(block.rule, values)
-        if (wanted.options, wanted.slots) != (fixed.options, fixed.slots):
+        if any(values.get(name, 0.0) != 0 for name in fixed.zeros):
             return False
-        if not set(fixed.zeros) <= set(wanted.zeros):
+        if any(values.get(name, value) != value for name, value in fixed.options):
+            return False
+        if block.rule.active_slots(values) != fixed.slots:
             return False
         launch, index = self._places[id(block)]
         launch.set_values(index, values)
@@ -143,8 +145,13 @@ class Work:
         groups = self._lists[0]
         if any(g["params"] is not x for g, x in zip(groups, self._lists[1:], strict=True)):
             return False
-        self._entries = [tuple(g.items()) for g in groups]
-        if self._walker is not None:
+        before, self._entries = self._entries, [tuple(g.items()) for g in groups]
+        if self._walker is None:
+            return True
+        if [*map(len, before)] == [*map(len, self._entries)]:
+            self._arrays["keys"][:] = [id(key) for group in groups for key in group]
+            self._arrays["values"][:] = [id(x) for group in groups for x in group.values()]
+        else:
             self._note_entries()
         return True
 
@@ -163,14 +170,23 @@ class Work:
 
 
 class Kernels:
-    """Runs blocks with generated kernels: C++ on the CPU."""
+    """Runs blocks with generated kernels: C++ on the CPU.
+
+    Attributes:
+        name: How users call it.
+        optional: Another engine will do what this one cannot; then it is said, once, that
+            there are no kernels on this machine at all.
+    """
 
     name = "kernel"
+
+    def __init__(self, *, optional: bool) -> None:
+        self.optional = optional
 
     def refuse(self, block: Block) -> str | None:
         """Why there is no kernel for that block, in words; None if there is one."""
         if block.cache is None:
-            block.cache = (_unfit(block),)
+            block.cache = (self._unfit(block),)
         reason: str | None = block.cache[0]
         if reason is not None:
             return reason
@@ -180,6 +196,24 @@ class Kernels:
                     f"a gradient ({g.layout}, {g.dtype}, strides {_strides(g)}) is not laid out "
                     f"like its parameter ({p.dtype}, strides {p.stride()})"
                 )
+        return None
+
+    def _unfit(self, block: Block) -> str | None:
+        reason = _unfit(block)
+        if reason is not None:
+            return reason
+        try:
+            cpu.build(trace(block.rule, specialise(block.rule, block.values)), *_dtypes(block))
+            walk.walker()
+        except KernelUnavailable as error:
+            if self.optional and not _SAID:
+                _SAID.append(str(error))
+                warnings.warn(
+                    f"optimizers run on plain torch operations, several times slower: {error}",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+            return str(error)
         return None
 
     def prepare(self, blocks: Sequence[Block], groups: list[dict[str, Any]]) -> Work:
@@ -219,7 +253,9 @@ class Kernels:
         return work if all(work.renew(block, block.values) for block in blocks) else None
 
 
-KERNEL = Kernels()
+KERNEL = Kernels(optional=True)
+ONLY_KERNEL = Kernels(optional=False)
+_SAID: list[str] = []
 
 
 def _array(values: Sequence[int | None]) -> np.ndarray[Any, np.dtype[np.uint64]]:
@@ -265,6 +301,8 @@ def _unfit(block: Block) -> str | None:
     for p in block.params:
         if type(p) not in _PLAIN:
             return f"a parameter is a {type(p).__name__}, not a plain tensor"
+        if p.is_inference():
+            return "a parameter is an inference tensor"
         if p.device.type != "cpu":
             return f"there is no kernel for {p.device.type} yet"
         if p.dtype not in cpu.DTYPES:
@@ -273,7 +311,7 @@ def _unfit(block: Block) -> str | None:
             return f"a parameter of shape {tuple(p.shape)} has gaps (strides {p.stride()})"
     if block.capturable:
         return "capturable=True has no meaning on a CPU"
-    return _unfit_state(block) or _uncompiled(block)
+    return _unfit_state(block)
 
 
 def _unfit_state(block: Block) -> str | None:
@@ -289,21 +327,13 @@ def _unfit_state(block: Block) -> str | None:
             kinds.add(x.dtype)
             if x.shape != p.shape or not alike(x.to(p.dtype) if x.dtype != p.dtype else x, p):
                 return f"the slot {name} is not laid out like its parameter"
-    if len(kinds) > 1 or not kinds <= set(cpu.DTYPES):
-        return f"the slots are of types {', '.join(sorted(map(str, kinds)))}"
+    dtype = block.params[0].dtype
+    if len(kinds) > 1 or not kinds <= {dtype, torch.float32}:
+        return f"{dtype} parameters have slots of {', '.join(sorted(map(str, kinds)))}"
     if not isinstance(block.steps, int) and {s.dtype for s in block.steps} - set(_REAL):
         return "the steps are not float32 or float64"
     if not isinstance(block.steps, int) and len({s.dtype for s in block.steps}) > 1:
         return "the steps are of several types"
-    return None
-
-
-def _uncompiled(block: Block) -> str | None:
-    try:
-        cpu.build(trace(block.rule, specialise(block.rule, block.values)), *_dtypes(block))
-        walk.walker()
-    except KernelUnavailable as error:
-        return str(error)
     return None
 
 

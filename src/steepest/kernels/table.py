@@ -27,7 +27,7 @@ __all__ = ["Launch"]
 
 _CHUNK = 65_536  # elements per row: a quarter of a megabyte per stream
 _ITEM = 16_384  # elements that a thread takes at a time, at least
-_ALONE = 8_192  # up to so many elements one thread is faster than waking a second
+_ALONE = 65_536  # up to so many elements (20 µs) it does not pay to wait for a second thread
 
 
 class Launch:
@@ -208,6 +208,7 @@ class Launch:
         new = np.frombuffer(self._new_numbers).reshape(-1, max(1, self._tensor_slots))
         for (lo, hi), block in zip(self._ranges, self.blocks, strict=True):
             for i in (i for i in range(lo, hi) if grads[i]):
+                torch.autograd.graph.increment_version(self.params[i])
                 if not isinstance(block.steps, int):
                     block.steps[i - lo].fill_(times[i])
                 for j, column in enumerate(self.numbers):

@@ -7,9 +7,9 @@ half a millisecond for 2,000 parameters, several times the step itself. So a C f
 
 * dicts and lists through CPython's own functions, handed to it by ``ctypes.pythonapi``;
 * tensors through torch's stable C interface (``aoti_torch_get_data_ptr`` ...), given the address
-  inside the Python object where its tensor is held. That address, and the one symbol that is not
-  of the stable interface (``c10::TensorImpl::grad``), are checked on real tensors before they are
-  used; where the check fails, the same is done in Python.
+  inside the Python object where its tensor is held. That address, and the two symbols that are not
+  of the stable interface (``c10::TensorImpl::grad``, ``bump_version``), are checked on real tensors
+  before they are used; where the check fails, the same is done in Python.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ struct Functions {
   int64_t (*list_size)(Object);
   Object (*list_item)(Object, int64_t);
   Handle (*grad)(void *impl);
+  void (*bump_version)(Handle);
   int32_t (*is_defined)(Handle, bool *);
   int32_t (*data_ptr)(Handle, void **);
   int32_t (*dtype)(Handle, int32_t *);
@@ -144,10 +145,11 @@ extern "C" int64_t steepest_gather(const Functions *f, Gather *a) {
   return 0;
 }
 
-extern "C" void steepest_commit(Gather *a) {
+extern "C" void steepest_commit(const Functions *f, Gather *a) {
   for (int64_t b = 0; b < a->blocks; ++b)
     for (int64_t i = a->block[b].lo; i < a->block[b].hi; ++i) {
       if (!a->grads[i]) continue;
+      f->bump_version(a->params[i]);
       if (a->block[b].has_steps) write(a->steps[i], a->wide_steps, a->t[i]);
       for (int64_t j = 0; j < a->tensor_slots; ++j)
         write(a->slots[j * a->n + i], a->wide_slots,
@@ -158,6 +160,8 @@ extern "C" void steepest_commit(Gather *a) {
 
 _PYTHON = ("PyDict_Next", "PyDict_Size", "PyList_Size", "PyList_GetItem")
 _GRAD = "_ZNK3c1010TensorImpl4gradEv"  # c10::TensorImpl::grad() const
+# torch::autograd::impl::bump_version(at::Tensor const&): so that autograd notices the writing
+_BUMP = "_ZN5torch8autograd4impl12bump_versionERKN2at6TensorE"
 _TORCH = (
     "aoti_torch_is_defined",
     "aoti_torch_get_data_ptr",
@@ -171,7 +175,7 @@ _TORCH = (
 
 
 class _Functions(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_void_p) for name in (*_PYTHON, "grad", *_TORCH)]
+    _fields_ = [(name, ctypes.c_void_p) for name in (*_PYTHON, "grad", "bump_version", *_TORCH)]
 
 
 class Structure(ctypes.Structure):
@@ -255,6 +259,7 @@ class Walker:
             functions = [
                 *(getattr(ctypes.pythonapi, name) for name in _PYTHON),
                 getattr(c10, _GRAD),
+                getattr(cpu, _BUMP),
                 *(getattr(cpu, name) for name in _TORCH),
             ]
         except AttributeError as error:
@@ -263,7 +268,7 @@ class Walker:
         self._address = ctypes.addressof(self._functions)
         self._structure = _bound(library.steepest_structure, ctypes.c_int64, 2)
         self._gather = _bound(library.steepest_gather, ctypes.c_int64, 2)
-        self._commit = _bound(library.steepest_commit, None, 1)
+        self._commit = _bound(library.steepest_commit, None, 2)
         self.offset = _offset()
         self._check()
 
@@ -277,7 +282,7 @@ class Walker:
 
     def commit(self, a: Gather) -> None:
         """Write the new steps and the new per-tensor slots of all tensors with a gradient."""
-        self._commit(ctypes.addressof(a))
+        self._commit(self._address, ctypes.addressof(a))
 
     def handle(self, x: torch.Tensor) -> int | None:
         """Where in the Python object its ``at::Tensor`` is; None if not where expected."""
@@ -309,6 +314,9 @@ class Walker:
             same &= data.value == p.data_ptr()
             same &= self._call("aoti_torch_is_defined", ctypes.c_int32, held, defined) == 0
             same &= defined.value == (grad is not None)
+            version = p._version
+            self._call("bump_version", None, handle)
+            same &= p._version == version + 1
             if grad is not None:
                 sizes = ctypes.POINTER(ctypes.c_int64)()
                 self._call("aoti_torch_get_data_ptr", ctypes.c_int32, held, data)
