@@ -96,7 +96,7 @@ def parse(text: str, *, label: str | None = None) -> Arm:
     """The arm that a text describes, checked.
 
     Args:
-        text: See the grammar in `steepest.racing.grammar`: ``adam()``, ``sgd(lr=0.1, momentum=0.9)``,
+        text: See the grammar in `steepest.racing.grammar`: ``adam()``, ``sgd(lr=0.1)``,
             ``adam(lr=1e-3) + cosine(warmup=0.05)``, ``package.module:Class(lr=1e-3)``.
         label: How it is called; default: its canonical text.
 

@@ -9,7 +9,7 @@ __all__ = ["COLORS", "Look", "look_of"]
 # Chosen for the largest smallest distance (OKLab) between any two of the first six, seen with
 # normal, protanopic and deuteranopic eyes (Machado, Oliveira & Fernandes 2009, severity 1), with a
 # luminance between 0.125 and 0.305: a contrast of 3:1 or more on the light page and on the dark
-# one, so that one colour serves both (WCAG 2.2, 1.4.11). tests/reporting/test_palette.py measures it.
+# one, so that one colour serves both (WCAG 2.2, 1.4.11). test_palette.py measures it.
 COLORS = (
     "#006cb4",  # blue
     "#d86c18",  # orange
