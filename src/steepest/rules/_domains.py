@@ -115,6 +115,7 @@ DOMAINS: dict[str, Domain] = {
     "root": Domain("which root of the preconditioners is taken", open_low=True),
     "ns_steps": Domain("Newton-Schulz steps", 1.0, 99.0),
     "clip_exponent": Domain("exponent of the step in ADOPT's clipping"),
+    "threshold": Domain("length of the average from which on the rate adapts", 4.0),
     "max_value": Domain("largest element of a gradient", scale="log", open_low=True),
     "max_norm": Domain("largest norm of one tensor's gradient", scale="log", open_low=True),
     "max_global_norm": Domain("largest norm of all gradients", scale="log", open_low=True),
