@@ -47,8 +47,8 @@ def test_matrices_are_the_last_two_axes():
 
 def test_factorisations_put_the_matrix_together_again():
     square = ARRAY @ ARRAY.transpose(0, 2, 1)
-    for values, vectors in _both("eigh", square):
-        values, vectors = np.asarray(values), np.asarray(vectors)
+    for pair in _both("eigh", square):
+        values, vectors = map(np.asarray, pair)
         _same([(vectors * values[:, None, :]) @ vectors.transpose(0, 2, 1)], square)
     for q in _both("orthonormal", square):
         _same([np.asarray(q).transpose(0, 2, 1) @ np.asarray(q)], np.stack([np.eye(4)] * 3))
