@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from steepest import rules
-from steepest.rules._dialects import DIALECTS, VERSIONS
+from steepest.rules._dialects import DIALECTS, PAPERS, VERSIONS
 from steepest.testing.follow import follow
 
 SHAPES = {"any": [(4, 3), (5,)], "matrix": [(6, 4), (5, 5)], "square": [(6, 6), (5, 5)]}
@@ -19,6 +19,14 @@ def test_every_row_names_a_rule_and_values_that_it_takes(row):
     assert row.library in VERSIONS
     assert row.exact or row.note, "a row that is off has to say why"
     assert np.isfinite(row.off)
+
+
+@pytest.mark.parametrize("name", sorted(PAPERS))
+def test_what_the_papers_have_are_values_other_than_the_defaults(name):
+    rule = rules.get(name)
+    rule.check(PAPERS[name])
+    defaults = {**rule.hyperparameters, **rule.options}
+    assert all(defaults[key] != value for key, value in PAPERS[name].items())
 
 
 def test_no_row_stands_twice():

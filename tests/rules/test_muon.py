@@ -87,6 +87,9 @@ def test_refuses_vectors_and_says_where_they_go():
         ("thin", (2, 64), "adamw", "less than 4"),
         ("oblong", (4, 1000), "adamw", "128 times"),
         ("forehead.weight", (64, 64), "muon", ""),
+        ("encoder.layer.0.attention.output.dense.weight", (64, 64), "muon", ""),
+        ("h.0.mlp.fc_out.weight", (64, 64), "muon", ""),
+        ("patch_embed.proj.weight", (64, 3, 4, 4), "adamw", "embedding"),
     ],
 )
 def test_what_is_no_matrix_goes_to_adamw_with_a_reason(name, shape, rule, reason):

@@ -15,7 +15,7 @@ __all__ = ["Assignment", "assign", "why_not_matrix"]
 _SMALLEST = 4
 _MOST_OBLONG = 128.0
 _LARGEST_SQUARE = 10_000
-_OUTSIDE = re.compile(r"(^|\.)(\w*embed\w*|wte|wpe|lm_head|head|classifier|fc_out|output)(\.|$)")
+_OUTSIDE = re.compile(r"(^|\.)(\w*embed\w*|wte|wpe|lm_head|head|classifier)(\.|$)")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """Schedule-free SGD and AdamW: an average of the iterates instead of a falling rate.
 
 The gradient is taken at ``y``, which is what stands in the parameter. ``z`` is the plain iterate, a
-slot. ``x``, the average of the z, is what to evaluate: `Rule.averaged` recovers it from both.
+slot. ``x``, the average of the z, is what to evaluate: `Rule.averaged` recovers it from both. The
+weights of the average are summed per tensor; the authors' package sums them per group, so that a
+tensor whose gradient is missing for a step gets another average there.
 """
 
 from __future__ import annotations
