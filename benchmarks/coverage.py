@@ -96,8 +96,9 @@ def main() -> None:
     repeats, level = arguments.repeats, arguments.level
     error = 100 * math.sqrt(level * (1 - level) / repeats)
     print(
-        f"Coverage in % at a nominal {100 * level:g} %, {repeats:,} simulations per cell, a quarter of that at n = 20 "
-        f"(standard error {error:.1f}); in brackets the median width relative to Student's t. "
+        f"Coverage in % at a nominal {100 * level:g} %, {repeats:,} simulations per cell, "
+        f"a quarter of that at n = 20 (standard error {error:.1f}); "
+        "in brackets the median width relative to Student's t. "
         f"numpy {np.__version__}, scipy {scipy.__version__}, seed {arguments.seed}.\n"
     )
     print("| differences | n | " + " | ".join(METHODS) + " |")
