@@ -49,6 +49,7 @@ class Rule:
         bare: The formula without modifiers, as it stands in its file.
         modifiers: What lies around it, from the innermost to the outermost.
         bare_sums: The formula's own contribution of one tensor to its totals.
+        sums: The same with the modifiers around it, and theirs; see `partial_sums`.
         average: Where the averaged parameter lies, for rules that keep one.
         auxiliary: The rule for the parameters that this one is not made for.
 
@@ -73,6 +74,7 @@ class Rule:
     bare: Formula
     modifiers: tuple[Modifier, ...] = ()
     bare_sums: Formula | None = None
+    sums: Formula | None = None
     average: Average | None = None
     auxiliary: str | None = None
 
@@ -124,7 +126,7 @@ class Rule:
     @property
     def has_totals(self) -> bool:
         """Whether the step of one tensor depends on sums over all of them."""
-        return self.bare_sums is not None or any(m.sums is not None for m in self.modifiers)
+        return self.sums is not None
 
     def partial_sums(self, *args: Any, **values: Any) -> tuple[Any, ...]:
         """What one tensor contributes to the totals: pure, same arguments as the rule itself.
@@ -142,10 +144,9 @@ class Rule:
         >>> round(clipped(0.0, 3.0, None, 1, lr=1.0, totals=totals)[0], 6)
         -0.6
         """
-        sums = compose_sums(self.bare_sums, self.modifiers, keywords=_keywords(self.bare_sums))
-        if sums is None:
+        if self.sums is None:
             return ()
-        return sums(*args, **{**self.hyperparameters, **self.options, **values})
+        return self.sums(*args, **{**self.hyperparameters, **self.options, **values})
 
     def averaged(self, p: Any, slots: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
         """The averaged parameter, which is what to evaluate; ``p`` itself is what to train.
@@ -239,6 +240,7 @@ class Rule:
             options={**self.options, **modifier.options},
             choices={**self.choices, **modifier.choices},
             modifiers=around,
+            sums=compose_sums(self.bare_sums, around, keywords=_keywords(self.bare_sums)),
         )
 
     def _cannot_take(self, modifier: Modifier) -> str | None:
@@ -359,6 +361,7 @@ def rule(
                 bare=formula,
                 modifiers=modifiers,
                 bare_sums=sums,
+                sums=compose_sums(sums, modifiers, keywords=_keywords(sums)),
                 average=average,
                 auxiliary=auxiliary,
             )
