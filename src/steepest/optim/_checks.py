@@ -67,17 +67,30 @@ def _torchs_words(key: str, value: Any, held: Any, *, at: int) -> str:
     return f"Invalid {key} value: {value}"
 
 
-def check_parameters(params: Iterable[Any], *, owner: str) -> None:
-    """Raise `InputError` for whole numbers, unless they are frozen weights of a module."""
+def check_parameters(params: Iterable[Any], *, rule: Rule, owner: str) -> None:
+    """Raise `InputError` for parameters that the rule cannot train.
+
+    Those are vectors where it is for matrices, and whole numbers, unless they are frozen weights
+    of a module.
+    """
     for p in params:
         tensor = p[1] if isinstance(p, tuple) else p
+        if rule.kind == "matrix" and isinstance(tensor, Tensor) and tensor.ndim < 2:
+            raise InputError(
+                f"{owner} is for matrices, got a parameter of shape {tuple(tensor.shape)}; give "
+                f"its like to another optimizer ({rule.auxiliary}), see steepest.rules.assign"
+            )
         if not isinstance(tensor, Tensor) or tensor.is_floating_point() or tensor.is_complex():
             continue
         if not isinstance(tensor, torch.nn.Parameter) or tensor.grad is not None:
-            raise InputError(
-                f"{owner} can only optimize floating-point and complex parameters, got "
-                f"{tensor.dtype}; convert it with .float(), or leave it out"
-            )
+            raise _whole_numbers(tensor, owner=owner)
+
+
+def _whole_numbers(p: Tensor, *, owner: str) -> InputError:
+    return InputError(
+        f"{owner} can only optimize floating-point and complex parameters, got {p.dtype}; "
+        "convert it with .float(), or leave it out"
+    )
 
 
 def check_running(values: Mapping[str, Any], *, owner: str) -> None:
@@ -115,7 +128,7 @@ def check_gradients(
                 "nothing was changed. Convert the gradient, or compute it again"
             )
         if not (p.is_floating_point() or p.is_complex()):
-            check_parameters([p], owner=owner)
+            raise _whole_numbers(p, owner=owner)
     if group.get("fused"):
         _check_devices("fused", pairs, _get_fused_kernels_supported_devices())
     if group.get("capturable"):

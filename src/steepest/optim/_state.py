@@ -100,6 +100,21 @@ class State(defaultdict[Any, Any]):
         self.writes.count += 1
         return super().pop(*args)
 
+    def popitem(self) -> tuple[Any, Any]:
+        """Remove and return the last parameter and its state."""
+        self.writes.count += 1
+        return super().popitem()
+
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        """The state of a parameter, set to the default if there is none."""
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def __ior__(self, other: Any) -> State:  # type: ignore[misc]
+        self.update(other)
+        return self
+
     def update(self, *args: Any, **kwargs: Any) -> None:
         """Set the state of several parameters."""
         for key, value in dict(*args, **kwargs).items():

@@ -331,7 +331,8 @@ class Facade(Optimizer):
             if not isinstance(params, (Tensor, set)):
                 params = param_group["params"] = list(params)
             owner = type(self).__name__
-            check_parameters([params] if isinstance(params, Tensor) else params, owner=owner)
+            listed = [params] if isinstance(params, Tensor) else params
+            check_parameters(listed, rule=self.rule, owner=owner)
             self._check_entries({**self.defaults, **param_group})
         super().add_param_group(param_group)
 
