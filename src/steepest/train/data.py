@@ -29,6 +29,8 @@ __all__ = [
     "OrderStream",
     "Source",
     "Stream",
+    "TensorSource",
+    "check_batch_size",
     "check_data",
     "eval_batches",
     "join",
@@ -248,10 +250,15 @@ class OrderStream:
             self._epoch = epoch
         return self._order[position * self.batch_size : (position + 1) * self.batch_size]
 
-    def batch(self, step: int) -> Batch:
-        """Gather, and hash the numbers of the examples."""
+    def hand_out(self, step: int) -> Tensor:
+        """The numbers of the examples of this step's batch, hashed as handed out."""
         indices = self.indices(step)
         self.digest = _chain(self.digest, indices.numpy())
+        return indices
+
+    def batch(self, step: int) -> Batch:
+        """Gather, and hash the numbers of the examples."""
+        indices = self.hand_out(step)
         if self._noisy:  # augmentation inside a Dataset draws from the global generators
             seed_all(derive(self.seed, "data", step), self._cpu)
         return self.source.batch(indices)
@@ -343,6 +350,11 @@ def open_stream(
             )
         return stream
     size = default if batch_size is None else batch_size
+    return OrderStream(source, seed=seed, batch_size=check_batch_size(size, source, where=where))
+
+
+def check_batch_size(size: int, source: Source, *, where: str) -> int:
+    """The size, if batches of it can be made; `TaskError` otherwise."""
     if size < 1:
         raise TaskError(f"{where}: the batch size must be at least 1, got {size}")
     if size > source.examples:
@@ -350,7 +362,7 @@ def open_stream(
             f"{where}: a batch of {size} is larger than the data ({source.examples} examples); "
             f"choose a batch size of at most {source.examples}"
         )
-    return OrderStream(source, seed=seed, batch_size=size)
+    return size
 
 
 def eval_batches(

@@ -27,7 +27,20 @@ from steepest.train.dropout import KEY, key_dropout, step_words
 from steepest.train.randomness import derive, isolated, run_key, seed_all
 from steepest.train.task import Task, build_model, hash_tensors
 
-__all__ = ["Chunk", "OptimizerFactory", "Schedule", "SoloRun"]
+__all__ = [
+    "Chunk",
+    "OptimizerFactory",
+    "Schedule",
+    "SoloRun",
+    "concatenate",
+    "extra_state",
+    "find_device",
+    "make_optimizer",
+    "model_state",
+    "needs_closure",
+    "rate_of",
+    "restore_optimizer",
+]
 
 OptimizerFactory: TypeAlias = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
@@ -102,7 +115,7 @@ class SoloRun:
         self.seed = seed
         self.steps = steps
         self.schedule = schedule
-        self.device = _device(device)
+        self.device = find_device(device)
         self.position = 0
         self.diverged_at: int | None = None
         if steps < 0:
@@ -119,20 +132,22 @@ class SoloRun:
             if not task.checked:
                 task.check(self._first_batch())
             self.model = build_model(task, seed)
-            self.start_hash = hash_tensors(dict(_model_state(self.model)))
+            self.start_hash = hash_tensors(dict(model_state(self.model)))
             self.model.to(self.device)
             self._key = key_dropout(self.model)
             self._run_key = run_key(seed)
             seed_all(derive(seed, "optimizer"), self.device)
-            self.optimizer = _make(optimizer, self.model)
+            self.optimizer = make_optimizer(
+                optimizer, [p for p in self.model.parameters() if p.requires_grad]
+            )
         self.steps_per_epoch = self._stream.steps_per_epoch
-        self._base_lr = [_rate(group) for group in self.optimizer.param_groups]
+        self._base_lr = [rate_of(group) for group in self.optimizer.param_groups]
         if schedule is not None and any(math.isnan(lr) for lr in self._base_lr):
             raise InputError(
                 f"{type(self.optimizer).__name__} has no 'lr' in its parameter groups, so a "
                 "schedule has nothing to multiply; leave the schedule out"
             )
-        self._closure = _needs_closure(self.optimizer)
+        self._closure = needs_closure(self.optimizer)
 
     def _first_batch(self) -> Any:
         digest = self._stream.digest
@@ -179,7 +194,7 @@ class SoloRun:
                     group["lr"].fill_(base * factor)
                 else:
                     group["lr"] = base * factor
-        return _rate(groups[0])
+        return rate_of(groups[0])
 
     def _step(self, step: int) -> float:
         """One step; the loss before it. A non-finite loss leaves the parameters as they are."""
@@ -248,7 +263,7 @@ class SoloRun:
                 raise TaskError(f"{where} is empty: its DataLoader yields no batch")
             result = {"loss": total / examples}
             if self.task.metrics:
-                result |= self.task.measure(_concatenate(outputs), _concatenate(targets))
+                result |= self.task.measure(concatenate(outputs), concatenate(targets))
         return result
 
     @contextmanager
@@ -284,8 +299,8 @@ class SoloRun:
             "order_hash": self.order_hash,
             "start_hash": self.start_hash,
             "base_lr": self._base_lr,
-            "model": pack(dict(_model_state(self.model)), "model", tensors),
-            "extra": pack(_extra_state(self.model), "extra", tensors),
+            "model": pack(dict(model_state(self.model)), "model", tensors),
+            "extra": pack(extra_state(self.model), "extra", tensors),
             "optimizer": pack(self.optimizer.state_dict(), "optimizer", tensors),
         }
         return RunState(tensors=tensors, meta=meta)
@@ -304,41 +319,42 @@ class SoloRun:
                     f"run's is {getattr(self, name)}"
                 )
         saved = unpack(meta["model"], state.tensors)
-        own = dict(_model_state(self.model))
+        own = dict(model_state(self.model))
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(saved[name])
         for name, extra in unpack(meta["extra"], state.tensors).items():
             self.model.get_submodule(name).set_extra_state(extra)
-        self._restore_optimizer(unpack(meta["optimizer"], state.tensors))
+        restore_optimizer(self.optimizer, unpack(meta["optimizer"], state.tensors))
         self._base_lr = list(meta["base_lr"])
         self.position = meta["position"]
         self.diverged_at = meta["diverged_at"]
         self._stream.digest = bytes.fromhex(meta["order_hash"])
 
-    def _restore_optimizer(self, saved: dict[str, Any]) -> None:
-        """Load, then put every tensor back in the type and memory layout it had.
 
-        ``load_state_dict`` casts state to the type of its parameter: a float32 slot of a
-        bfloat16 parameter would lose its bits.
-        """
-        self.optimizer.load_state_dict(copy.deepcopy(saved))
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        for number, slots in saved["state"].items():
-            if not isinstance(number, int) or not isinstance(slots, dict):
+def restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Load, then put every tensor back in the type and memory layout it had.
+
+    ``load_state_dict`` casts state to the type of its parameter: a float32 slot of a
+    bfloat16 parameter would lose its bits.
+    """
+    optimizer.load_state_dict(copy.deepcopy(saved))
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for number, slots in saved["state"].items():
+        if not isinstance(number, int) or not isinstance(slots, dict):
+            continue
+        p = parameters[number]
+        live = optimizer.state[p]
+        for name, value in slots.items():
+            if not isinstance(value, Tensor) or not isinstance(live.get(name), Tensor):
                 continue
-            p = parameters[number]
-            live = self.optimizer.state[p]
-            for name, value in slots.items():
-                if not isinstance(value, Tensor) or not isinstance(live.get(name), Tensor):
-                    continue
-                if value.shape == p.shape:
-                    live[name] = torch.empty_like(p, dtype=value.dtype).detach().copy_(value)
-                elif value.dtype != live[name].dtype:
-                    live[name] = value.to(live[name].device, copy=True)
+            if value.shape == p.shape:
+                live[name] = torch.empty_like(p, dtype=value.dtype).detach().copy_(value)
+            elif value.dtype != live[name].dtype:
+                live[name] = value.to(live[name].device, copy=True)
 
 
-def _model_state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def model_state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Named parameters and buffers, without the key of the dropout layers."""
     yield from model.named_parameters()
     for name, buffer in model.named_buffers():
@@ -346,7 +362,7 @@ def _model_state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
             yield name, buffer
 
 
-def _extra_state(model: nn.Module) -> dict[str, Any]:
+def extra_state(model: nn.Module) -> dict[str, Any]:
     """What modules with ``get_extra_state`` keep beside parameters and buffers."""
     return {
         name: module.get_extra_state()
@@ -355,7 +371,8 @@ def _extra_state(model: nn.Module) -> dict[str, Any]:
     }
 
 
-def _device(device: str | torch.device) -> torch.device:
+def find_device(device: str | torch.device) -> torch.device:
+    """The device of that name; `InputError` if there is none."""
     try:
         found = torch.device(device)
     except RuntimeError as error:
@@ -369,9 +386,12 @@ def _device(device: str | torch.device) -> torch.device:
     return found
 
 
-def _make(factory: OptimizerFactory, model: nn.Module) -> torch.optim.Optimizer:
+def make_optimizer(
+    factory: OptimizerFactory, parameters: list[nn.Parameter]
+) -> torch.optim.Optimizer:
+    """The factory's optimizer for some parameters; `InputError` if it makes none."""
     try:
-        optimizer: object = factory([p for p in model.parameters() if p.requires_grad])
+        optimizer: object = factory(parameters)
     except SteepestError:
         raise
     except Exception as error:
@@ -386,26 +406,26 @@ def _make(factory: OptimizerFactory, model: nn.Module) -> torch.optim.Optimizer:
     return optimizer
 
 
-def _rate(group: dict[str, Any]) -> float:
+def rate_of(group: dict[str, Any]) -> float:
     """The learning rate of a parameter group; NaN where it has none."""
     return float(group.get("lr", math.nan))
 
 
-def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:
+def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
     """Whether ``step`` has a closure that cannot be left out, as LBFGS has."""
     parameters = list(inspect.signature(type(optimizer).step).parameters.values())[1:]
     return any(p.name == "closure" and p.default is p.empty for p in parameters)
 
 
-def _concatenate(parts: list[Any]) -> Any:
-    """Batches of outputs put together: tensors along the first dimension, structure kept."""
+def concatenate(parts: list[Any], *, dim: int = 0) -> Any:
+    """Batches of outputs put together: tensors along a dimension, structure kept."""
     first = parts[0]
     if isinstance(first, Tensor):
-        return torch.cat(parts)
+        return torch.cat(parts, dim)
     if hasattr(first, "items"):
-        return {name: _concatenate([part[name] for part in parts]) for name in first}
+        return {name: concatenate([part[name] for part in parts], dim=dim) for name in first}
     if isinstance(first, (tuple, list)):
-        return tuple(_concatenate(list(column)) for column in zip(*parts, strict=True))
+        return tuple(concatenate(list(column), dim=dim) for column in zip(*parts, strict=True))
     raise TaskError(
         f"the model's outputs must be tensors, or tuples or dicts of them, for metrics over a "
         f"whole split; got {type(first).__name__}"

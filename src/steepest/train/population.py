@@ -1,0 +1,434 @@
+"""Many runs trained as one batched computation.
+
+    M      members: the runs that train together
+    B      examples in a batch
+    T_M    a parameter or buffer of all members, stacked along a new first dimension
+
+The model runs once, mapped over the stacks with `torch.func.vmap`; one backward pass gives every
+member its own gradients, since the sum of the members' losses is linear in each. Then all members
+that follow one rule take their steps in one launch (see `steepest.train.steppers`).
+
+A member is the run that `SoloRun` would have been: same start, same batches, same noise, all of
+them functions of (seed, step). Nothing flows between members, so one that diverges changes no bit
+of the others.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.func import functional_call, vmap  # type: ignore[attr-defined,unused-ignore]
+
+from steepest.errors import InputError, SteepestError, UnsupportedError
+from steepest.train.checkpoint import RunState, pack, unpack
+from steepest.train.data import (
+    OrderStream,
+    TensorSource,
+    check_batch_size,
+    eval_batches,
+    map_tensors,
+    open_source,
+    tensors_of,
+)
+from steepest.train.dropout import step_words
+from steepest.train.randomness import isolated, run_key
+from steepest.train.solo import Chunk, OptimizerFactory, Schedule, concatenate, find_device
+from steepest.train.stacks import Stacks
+from steepest.train.steppers import Steppers
+from steepest.train.task import Task
+
+__all__ = ["Member", "Population"]
+
+_EVALUATE = 8  # members whose outputs over a whole split are held at a time
+
+
+@dataclass(frozen=True)
+class Member:
+    """What makes a run of a task this run.
+
+    Attributes:
+        optimizer: Makes the optimizer for the model's parameters.
+        schedule: Multiplies every group's learning rate; None: leave it to the optimizer.
+        seed: Start, order and noise are functions of it.
+    """
+
+    optimizer: OptimizerFactory
+    schedule: Schedule | None
+    seed: int
+
+
+class Population:
+    """Runs of one task, of equal length and batch size, that train together.
+
+    Args:
+        task: What to train; its training data must be tensors.
+        members: The runs, in their places.
+        steps: How long each of them is; schedules need to know.
+        batch_size: None: the task's.
+        device: ``"cpu"`` or ``"cuda"``.
+        compiled: Run the model through `torch.compile`.
+
+    Attributes:
+        start_hashes: Of each member's initial parameters and buffers, equal to its solo run's.
+        position: Number of updates that the members still alive have done.
+        steps_per_epoch: Batches in an epoch.
+        diverged_at: Of each member the step whose loss was not finite, or None. Such a member
+            keeps its place but is frozen.
+
+    Raises:
+        UnsupportedError: If the runs cannot be batched; the message says why, and the runs can
+            be trained one by one.
+
+    >>> task = Task(name="tiny", model=lambda: nn.Linear(8, 1), loss=nn.functional.mse_loss,
+    ...             train=(torch.ones(64, 8), torch.ones(64, 1)))
+    >>> members = [Member(lambda p: torch.optim.SGD(p, lr=0.01), None, seed) for seed in range(3)]
+    >>> population = Population(task, members, steps=20)
+    >>> [len(chunk.loss) for chunk in population.advance(20)], population.position
+    ([20, 20, 20], 20)
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        members: Sequence[Member],
+        *,
+        steps: int,
+        batch_size: int | None = None,
+        device: str | torch.device = "cpu",
+        compiled: bool = False,
+    ) -> None:
+        if not members:
+            raise InputError("a population needs at least one member, got none")
+        if steps < 0:
+            raise InputError(f"a run needs steps >= 0, got {steps}")
+        self.task = task
+        self.members = tuple(members)
+        self.steps = steps
+        self.batch_size = batch_size
+        self.compiled = compiled
+        self.device = find_device(device)
+        self.position = 0
+        self.diverged_at: list[int | None] = [None] * len(members)
+        with isolated(self.device):
+            self._open_streams()
+            if not task.checked:
+                indices = self._streams[members[0].seed].indices(0)
+                task.check(self._source.batch(indices))
+            self.stacks = Stacks(
+                task, [m.seed for m in members], self.device, own_linear=not compiled
+            )
+            self.steppers = Steppers(
+                self.stacks, [(m.optimizer, m.schedule, m.seed) for m in members], steps
+            )
+        self.start_hashes = self.stacks.start_hashes
+        keys = torch.tensor([run_key(m.seed) for m in members], dtype=torch.int32)
+        self._run_keys_M2 = keys.to(self.device)
+        self._order: list[str | None] = [None] * len(members)
+        self._forward = self._compile() if compiled else self._losses
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def _open_streams(self) -> None:
+        """One stream per seed: members with equal seeds see equal batches."""
+        task, where = self.task, f"task '{self.task.name}': train"
+        source = open_source(task.train, self.device, where=where)
+        if not isinstance(source, TensorSource):
+            kind = "DataLoader" if source is None else "Dataset"
+            raise UnsupportedError(
+                f"its training data come from a {kind}, which is read example by example; a "
+                "population gathers batches from tensors"
+            )
+        self._source = source
+        self._b = check_batch_size(self.batch_size or task.batch_size, source, where=where)
+        self._streams = {
+            m.seed: OrderStream(source, seed=m.seed, batch_size=self._b) for m in self.members
+        }
+        rows = {seed: row for row, seed in enumerate(self._streams)}
+        self._rows_M = torch.tensor([rows[m.seed] for m in self.members])
+        self.steps_per_epoch = source.examples // self._b
+
+    # ------------------------------------------------------------------ training
+
+    @property
+    def alive(self) -> list[int]:
+        """The places of the members that have not diverged."""
+        return [i for i, step in enumerate(self.diverged_at) if step is None]
+
+    def order_hash(self, place: int) -> str:
+        """Running hash over the numbers of the examples that this member was given."""
+        return self._order[place] or self._streams[self.members[place].seed].digest.hex()
+
+    def advance(self, n: int) -> list[Chunk]:
+        """Train ``n`` steps, or to the end; the members' chunks in the order of their places.
+
+        ``Chunk.seconds`` is a member's share of the time. A frozen member's chunk is empty.
+        """
+        first, M = self.position, len(self.members)
+        n = max(0, min(n, self.steps - first)) if self.alive else 0
+        losses, rates = np.zeros((M, n), np.float32), np.zeros((M, n), np.float32)
+        counts = [0] * M
+        begin = time.perf_counter()
+        with isolated(self.device), quiet():
+            self.steppers.switch("train")
+            self.stacks.template.train()
+            for k in range(first, first + n):
+                column = k - first
+                rates[:, column] = self.steppers.set_rates(k)
+                values_M = self._step(k)
+                losses[:, column] = values_M
+                for place in self.alive:
+                    counts[place] = column + 1
+                    if not math.isfinite(values_M[place]):
+                        self.diverged_at[place] = k
+                        self._order[place] = self._streams[self.members[place].seed].digest.hex()
+                if not self.alive:
+                    break
+                self.position = k + 1
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+        seconds = time.perf_counter() - begin
+        working = sum(map(bool, counts))
+        return [
+            Chunk(
+                first,
+                losses[i, : counts[i]],
+                rates[i, : counts[i]],
+                seconds / working if counts[i] else 0.0,
+                self.diverged_at[i],
+            )
+            for i in range(M)
+        ]
+
+    def _step(self, step: int) -> NDArray[Any]:
+        """One step of all members; the losses before it. Who has none is not updated."""
+        x, y = self._batch(step)
+        if self.stacks.key is not None:
+            self.stacks.key.copy_(step_words(self._run_keys_M2, step))
+        loss_M = self._forward(self.stacks.params, self.stacks.buffers, x, y)
+        values_M: NDArray[Any] = loss_M.detach().to("cpu").numpy()
+        going = [i for i in self.alive if math.isfinite(values_M[i])]
+        if going:
+            torch.autograd.backward(loss_M, torch.ones_like(loss_M))
+            self.steppers.step(going)
+        return values_M
+
+    def _batch(self, step: int) -> tuple[Any, Any]:
+        """``[M, B, ...]``, gathered where the data lie."""
+        rows_SB = torch.stack([stream.hand_out(step) for stream in self._streams.values()])
+        flat = rows_SB[self._rows_M].reshape(-1)
+        x, y = self._source.batch(flat)
+        shape = (len(self.members), self._b)
+        return (
+            map_tensors(lambda t: t.view(*shape, *t.shape[1:]), x),
+            map_tensors(lambda t: t.view(*shape, *t.shape[1:]), y),
+        )
+
+    def _losses(
+        self, params: dict[str, Tensor], buffers: dict[str, Tensor], x: Any, y: Any
+    ) -> Tensor:
+        def one(params: Any, buffers: Any, x: Any, y: Any) -> Tensor:
+            return self._call(params, buffers, x, y)[0]
+
+        result: Tensor = vmap(one)(params, buffers, x, y)
+        return result
+
+    def _call(self, params: Any, buffers: Any, x: Any, y: Any) -> tuple[Tensor, Any]:
+        """One member's loss and outputs, in words if it cannot be."""
+
+        def model(*args: Any, **kwargs: Any) -> Any:
+            return functional_call(self.stacks.template, (params, buffers), args, kwargs)
+
+        return self.task.compute_loss(cast("nn.Module", model), (x, y))
+
+    def _compile(self) -> Callable[..., Tensor]:
+        mode = "reduce-overhead" if self.device.type == "cuda" else "default"
+        compiled: Callable[..., Tensor] = torch.compile(self._losses, mode=mode, dynamic=False)
+        return compiled
+
+    # ------------------------------------------------------------------ looking
+
+    def evaluate(self, split: Literal["train", "val", "test"]) -> list[dict[str, float] | None]:
+        """Of every member ``{"loss": …, metric: …}`` over a split, in eval mode; None if frozen.
+
+        Members share the batches, some members at a time; training is not touched.
+        """
+        found: list[dict[str, float] | None] = [None] * len(self.members)
+        with isolated(self.device), self._evaluating(), torch.no_grad(), quiet():
+            for first in range(0, len(self.members), _EVALUATE):
+                places = range(first, min(first + _EVALUATE, len(self.members)))
+                if all(self.diverged_at[i] is not None for i in places):
+                    continue
+                for i, numbers in zip(places, self._measure(places, split), strict=True):
+                    if self.diverged_at[i] is None:
+                        found[i] = numbers
+        return found
+
+    def _measure(self, places: range, split: str) -> list[dict[str, float]]:
+        params, buffers = self.stacks.part(places)
+        total = np.zeros(len(places))
+        examples = 0
+        outputs: list[Any] = []
+        targets: list[Any] = []
+        for x, y in eval_batches(
+            self.task.split(split),
+            batch_size=self.task.eval_batch_size,
+            device=self.device,
+            where=f"task '{self.task.name}': {split}",
+        ):
+
+            def one(params: Any, buffers: Any, x: Any = x, y: Any = y) -> tuple[Tensor, Any]:
+                return self._call(params, buffers, x, y)
+
+            loss_M, out = vmap(one)(params, buffers)
+            n = len(next(iter(tensors_of(y) or tensors_of(x))))
+            total, examples = total + loss_M.double().cpu().numpy() * n, examples + n
+            if self.task.metrics:
+                outputs.append(out)
+                targets.append(y)
+        results = [{"loss": float(loss) / examples} for loss in total]
+        if self.task.metrics:
+            joined, wanted = concatenate(outputs, dim=1), concatenate(targets)
+            for i, numbers in enumerate(results):
+                own = map_tensors(operator.itemgetter(i), joined)
+                numbers.update(self.task.measure(own, wanted))
+        return results
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Eval mode; torch's shortcut for attention in it knows no `vmap`."""
+        shortcut = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        self.steppers.switch("eval")
+        self.stacks.template.eval()
+        try:
+            yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(shortcut)
+            self.stacks.template.train()
+            self.steppers.switch("train")
+
+    def weights(self, place: int) -> dict[str, Tensor]:
+        """Copies of a member's named parameters, on the CPU."""
+        self.steppers.switch("eval")
+        try:
+            return {
+                name: stack[place].detach().to("cpu", copy=True)
+                for name, stack in self.stacks.params.items()
+            }
+        finally:
+            self.steppers.switch("train")
+
+    # ------------------------------------------------------------------ going on later
+
+    def state(self, place: int) -> RunState:
+        """A member's state, in the form of `SoloRun.state`: the run can go on in either."""
+        tensors: dict[str, Tensor] = {}
+        optimizer, base = self.steppers.state(place)
+        meta = {
+            "seed": self.members[place].seed,
+            "steps": self.steps,
+            "position": self.position,
+            "diverged_at": self.diverged_at[place],
+            "order_hash": self.order_hash(place),
+            "start_hash": self.start_hashes[place],
+            "base_lr": base,
+            "model": pack(self.stacks.of(place), "model", tensors),
+            "extra": pack({}, "extra", tensors),
+            "optimizer": pack(optimizer, "optimizer", tensors),
+        }
+        return RunState(tensors=tensors, meta=meta)
+
+    def restore(self, states: Sequence[RunState | None]) -> None:
+        """Go to where the members' states were taken, all after equally many steps.
+
+        Args:
+            states: By place; None for a member that is frozen and stays so.
+
+        Raises:
+            InputError: If a state belongs to another run, or they do not belong together.
+        """
+        if len(states) != len(self.members) or not any(states):
+            raise InputError(
+                f"a population of {len(self.members)} needs as many states, one of them not None; "
+                f"got {len(states)}"
+            )
+        found = {i: s for i, s in enumerate(states) if s is not None}
+        for i, state in found.items():
+            own = {
+                "seed": self.members[i].seed,
+                "steps": self.steps,
+                "start_hash": self.start_hashes[i],
+            }
+            for name, value in own.items():
+                if state.meta[name] != value:
+                    raise InputError(
+                        f"this checkpoint belongs to another run: its {name} is "
+                        f"{state.meta[name]}, this run's is {value}"
+                    )
+        alive = [s for s in found.values() if s.meta["diverged_at"] is None]
+        positions = {s.meta["position"] for s in alive}
+        if len(positions) != 1:
+            raise InputError(
+                f"these checkpoints do not belong together: they are from steps {positions or '-'}"
+            )
+        (self.position,) = positions
+        for i, member in enumerate(self.members):
+            saved = found.get(i)
+            if saved is None:
+                self.diverged_at[i] = 0  # when is on record elsewhere; it must not go on
+                continue
+            self.diverged_at[i] = saved.meta["diverged_at"]
+            digest = saved.meta["order_hash"]
+            if self.diverged_at[i] is None:
+                self._streams[member.seed].digest = bytes.fromhex(digest)
+            else:
+                self._order[i] = digest
+            self.stacks.put(i, unpack(saved.meta["model"], saved.tensors))
+        self.steppers.restore(
+            {
+                i: (unpack(s.meta["optimizer"], s.tensors), s.meta["base_lr"])
+                for i, s in found.items()
+            }
+        )
+
+    def without_the_frozen(self) -> Population:
+        """The members that are alive in a population of their own, at the same step."""
+        places = self.alive
+        smaller = Population(
+            self.task,
+            [self.members[i] for i in places],
+            steps=self.steps,
+            batch_size=self.batch_size,
+            device=self.device,
+            compiled=self.compiled,
+        )
+        smaller.restore([self.state(i) for i in places])
+        return smaller
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """`vmap` warns where an operation has no batching rule and runs in a loop: slow, not wrong,
+    and the race finds out how slow by measuring.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="There is a performance drop")
+        yield
+
+
+def why_not(error: BaseException) -> str:
+    """What keeps runs from being batched, in one line."""
+    text = str(error).strip().split("\n")[0]
+    return text if isinstance(error, SteepestError) else f"{type(error).__name__}: {text}"
