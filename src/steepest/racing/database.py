@@ -82,9 +82,14 @@ def now() -> str:
 
 
 def connect(path: Path, mode: str) -> sqlite3.Connection:
-    """A connection without transactions of its own: they are begun and ended by hand."""
+    """A connection without transactions of its own: they are begun and ended by hand.
+
+    Threads may share it, if they take turns; the `Ledger` sees to that.
+    """
     uri = f"{path.resolve().as_uri()}?mode={mode}"
-    connection = sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None)
+    connection = sqlite3.connect(
+        uri, uri=True, timeout=30, isolation_level=None, check_same_thread=False
+    )
     connection.execute("PRAGMA foreign_keys = ON")
     # The obsolete checkpoint is deleted after the commit, so the commit must be on the disk.
     connection.execute("PRAGMA synchronous = FULL")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
+import threading
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -49,6 +50,7 @@ class Ledger:
         self.folder = folder
         self._connection = connection
         self._lock = lock
+        self._turn = threading.RLock()
 
     # ------------------------------------------------------------------ opening and closing
 
@@ -174,15 +176,22 @@ class Ledger:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """What is written inside becomes visible all at once, or not at all."""
-        with explained(self.folder / FILE):
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
+        """What is written inside becomes visible all at once, or not at all.
+
+        A transaction inside another one is part of it. Threads take turns.
+        """
+        with self._turn:
+            if self._connection.in_transaction:
                 yield
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
+                return
+            with explained(self.folder / FILE):
+                self._connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield
+                except BaseException:
+                    self._connection.execute("ROLLBACK")
+                    raise
+                self._connection.execute("COMMIT")
 
     def put_meta(self, values: Mapping[str, Any]) -> None:
         """Set facts about the race as a whole; inside a `transaction`."""
@@ -327,7 +336,7 @@ class Ledger:
 
     def rows(self, query: str, *arguments: Any) -> list[dict[str, Any]]:
         """The rows of any query, by column name."""
-        with explained(self.folder / FILE):
+        with self._turn, explained(self.folder / FILE):
             cursor = self._connection.execute(query, arguments)
             names = [column[0] for column in cursor.description]
             return [dict(zip(names, row, strict=True)) for row in cursor]

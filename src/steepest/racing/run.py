@@ -14,6 +14,7 @@ from steepest.racing.folder import sweep
 from steepest.racing.ledger import Ledger
 from steepest.racing.observer import Observer, Pace, Silent, StoppedError, stop_requests
 from steepest.racing.plan import Plan
+from steepest.racing.record import Place
 from steepest.racing.result import Result
 from steepest.racing.solo import carry_out
 from steepest.train.task import Task
@@ -68,7 +69,7 @@ def execute(
     with stop_requests(ledger.folder) as stop:
         for planned in plan.runs:
             if planned.run_id not in finished:
-                carry_out(ledger, plan, task, planned, observer=watcher, pace=speed, stop=stop)
+                carry_out(Place(ledger, plan, task, watcher, speed, stop), planned)
             stop.obey()
         if speed.timing and not ledger.timings():
             watcher.note("Measuring what a step costs, the arms taking turns")

@@ -3,97 +3,113 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal, cast
+from collections.abc import Callable
+from typing import Any, Literal, Protocol, cast
 
-import numpy as np
+from torch import Tensor
 
 from steepest.errors import InputError, LedgerError, SteepestError, TaskError
-from steepest.racing.folder import CHECKPOINTS, WEIGHTS
-from steepest.racing.ledger import Ledger
-from steepest.racing.observer import Observer, Pace, Stop, StoppedError
-from steepest.racing.plan import Plan, RunPlan
-from steepest.racing.records import Evaluation, Floats, Progress, Status, Stored
+from steepest.racing.observer import StoppedError
+from steepest.racing.plan import RunPlan
+from steepest.racing.record import Place, Record, commit, name_of
+from steepest.racing.records import Status, Stored
 from steepest.train import checkpoint
 from steepest.train.checkpoint import RunState
 from steepest.train.solo import Chunk, SoloRun
-from steepest.train.task import Task, hash_tensors
 
-__all__ = ["carry_out"]
+__all__ = ["Training", "carry_out", "fail", "train_here"]
 
 Split = Literal["train", "val", "test"]
 
 
-@dataclass(frozen=True)
-class _Place:
-    """What all runs of a race have in common."""
+class Training(Protocol):
+    """What carries out a run's steps: a `SoloRun`, here or in another process."""
 
-    ledger: Ledger
-    plan: Plan
-    task: Task
-    observer: Observer
-    pace: Pace
-    stop: Stop
+    position: int
+    start_hash: str
+
+    @property
+    def order_hash(self) -> str:
+        """Over the batches handed out so far."""
+
+    def advance(self, n: int) -> Chunk:
+        """Train some steps."""
+
+    def evaluate(self, split: Split) -> dict[str, float]:
+        """Measure on a split."""
+
+    def weights(self) -> dict[str, Tensor]:
+        """The parameters."""
+
+    def state(self) -> RunState:
+        """What `restore` needs."""
+
+    def restore(self, state: RunState) -> None:
+        """Go to where a state was taken."""
 
 
-@dataclass
-class _Since:
-    """What a run has done since its last commit, at ``first - 1`` steps."""
-
-    first: int
-    chunks: list[Chunk] = field(default_factory=list)
-    evaluations: list[Evaluation] = field(default_factory=list)
-    clock: dict[int, float] = field(default_factory=dict)
-
-    def curves(self) -> Mapping[str, Floats]:
-        return {
-            "train_loss": np.concatenate([np.zeros(0, np.float32), *(c.loss for c in self.chunks)]),
-            "lr": np.concatenate([np.zeros(0, np.float32), *(c.lr for c in self.chunks)]),
-        }
+def train_here(place: Place, planned: RunPlan) -> SoloRun:
+    """The run, at its start, in this process."""
+    spec = place.plan.spec
+    return SoloRun(
+        place.task,
+        optimizer=planned.arm.factory(),
+        schedule=planned.arm.schedule,
+        seed=planned.seed,
+        steps=planned.steps,
+        batch_size=spec.batch_size,
+        device=spec.device,
+    )
 
 
 def carry_out(
-    ledger: Ledger,
-    plan: Plan,
-    task: Task,
+    place: Place,
     planned: RunPlan,
     *,
-    observer: Observer,
-    pace: Pace,
-    stop: Stop,
+    at_start: Callable[[Place, RunPlan], Training] = train_here,
+    passing: tuple[type[Exception], ...] = (),
 ) -> None:
     """Bring one run to its end, or to a commit if the race was asked to stop.
 
     Whatever the run's own code raises is written down as the run's failure.
+
+    Args:
+        place: The race.
+        planned: The run.
+        at_start: Makes the training.
+        passing: Errors that are the caller's and not the run's.
     """
-    place = _Place(ledger, plan, task, observer, pace, stop)
     try:
-        _Run(place, planned).train()
-    except (LedgerError, StoppedError):
+        _Run(place, planned, at_start).train()
+    except (LedgerError, StoppedError, *passing):
         raise
     except Exception as error:  # noqa: BLE001  a stranger's model, loss, metric or optimizer
         named = "" if isinstance(error, SteepestError) else f"{type(error).__name__}: "
-        message = f"{named}{str(error).strip()}"
-        ledger.fail(planned.run_id, message)
-        ledger.put_event("failed", f"{_name(planned)}: {message}", run_id=planned.run_id)
-        observer.note(f"{_name(planned)} failed: {message}")
-        observer.run_finished(planned.run_id, "failed", {})
+        fail(place, planned, f"{named}{str(error).strip()}")
+
+
+def fail(place: Place, planned: RunPlan, message: str) -> None:
+    """Write down that a run failed."""
+    place.ledger.fail(planned.run_id, message)
+    place.ledger.put_event("failed", f"{name_of(planned)}: {message}", run_id=planned.run_id)
+    place.observer.note(f"{name_of(planned)} failed: {message}")
+    place.observer.run_finished(planned.run_id, "failed", {})
 
 
 class _Run:
     """A run on its way: the training, and what of it is not committed yet."""
 
-    def __init__(self, place: _Place, planned: RunPlan) -> None:
+    def __init__(
+        self, place: Place, planned: RunPlan, at_start: Callable[[Place, RunPlan], Training]
+    ) -> None:
         self.place = place
         self.planned = planned
-        self.id = planned.run_id
-        self.solo = self._at_start()
-        self._keep_start()
+        self.at_start = at_start
+        self.record = Record(place, planned)
+        self.solo = at_start(place, planned)
+        self.record.keep_start(self.solo.weights())
         self._find_place()
-        self._begin()
-        self.seconds = max(place.ledger.clock(self.id).values(), default=0.0)
-        self.since = _Since(self.solo.position + 1)
+        self.record.begin(self.solo.start_hash, step=self.solo.position)
         self.committed_at = time.monotonic()
         self.cost = 0.0  # seconds of the last commit
         self.can_be_saved = True
@@ -105,7 +121,7 @@ class _Run:
             wanted = max(1, int(self.place.pace.look / per_step)) if per_step else 1
             to_evaluation = spec.eval_every - solo.position % spec.eval_every
             chunk = solo.advance(min(wanted, to_evaluation))
-            self._took(chunk)
+            self.record.took(chunk)
             per_step = chunk.seconds / max(1, len(chunk.loss))
             if chunk.diverged_at is not None:
                 self._end("diverged", diverged_at=chunk.diverged_at + 1)
@@ -121,76 +137,23 @@ class _Run:
             self._evaluate(spec.decides.split)
         self._end("done")
 
-    # ------------------------------------------------------------------ beginning
-
-    def _at_start(self) -> SoloRun:
-        planned, spec = self.planned, self.place.plan.spec
-        return SoloRun(
-            self.place.task,
-            optimizer=planned.arm.factory(),
-            schedule=planned.arm.schedule,
-            seed=planned.seed,
-            steps=planned.steps,
-            batch_size=spec.batch_size,
-            device=spec.device,
-        )
-
-    def _keep_start(self) -> None:
-        """The first run of a seed writes down what all runs of the seed start from."""
-        ledger, seed = self.place.ledger, self.planned.seed
-        if any(s.kind == "start" and s.seed == seed for s in ledger.stored()):
-            return
-        weights = self.solo.weights()
-        path = f"{WEIGHTS}/start-s{seed}.safetensors"
-        checkpoint.save(ledger.folder / path, RunState(weights, {}))
-        ledger.put_start(Stored(path, "start", None, seed, 0, hash_tensors(weights)))
-
     def _find_place(self) -> None:
-        """Go to the last checkpoint, or to the beginning, and forget what came after it."""
-        ledger = self.place.ledger
-        row = ledger.run(self.id)
-        saved = [s for s in ledger.stored() if s.run_id == self.id and s.kind == "resume"]
-        if saved:
+        """Go to the last checkpoint, or to the beginning."""
+        row = self.place.ledger.run(self.record.id)
+        saved = self.record.checkpoint()
+        if saved is not None:
             try:
-                self.solo.restore(checkpoint.load(ledger.folder / saved[0].path))
+                self.solo.restore(checkpoint.load(self.place.ledger.folder / saved.path))
             except InputError as error:
-                self._tell("restarted", f"begins again from step 0: {error}")
-                self.solo = self._at_start()
+                self.record.tell("restarted", f"begins again from step 0: {error}")
+                self.solo = self.at_start(self.place, self.planned)
         elif row["steps_done"]:
             reason = row["message"] or "it had no checkpoint"
-            self._tell("restarted", f"begins again from step 0: {reason}")
-        ledger.rewind(self.id, step=self.solo.position)
-
-    def _begin(self) -> None:
-        """Record what the run starts from, and say loudly if it is not what the others had."""
-        ledger, mine = self.place.ledger, self.solo.start_hash
-        for other in ledger.runs():
-            theirs = other["start_hash"]
-            if other["seed"] == self.planned.seed and theirs and theirs != mine:
-                same = "it" if other["run_id"] == self.id else other["label"]
-                self._tell(
-                    "unequal_start",
-                    f"starts from other weights than {same} did with the same seed; the comparison "
-                    "is not fair. The model takes randomness from somewhere else than torch, "
-                    "numpy or random",
-                )
-                break
-        ledger.begin_run(self.id, start_hash=mine)
-
-    # ------------------------------------------------------------------ on the way
-
-    def _took(self, chunk: Chunk) -> None:
-        self.seconds += chunk.seconds
-        self.since.chunks.append(chunk)
-        done = self.since.first - 1 + sum(len(c.loss) for c in self.since.chunks)
-        loss = float(chunk.loss[-1])
-        self.place.observer.advanced(self.id, done, self.planned.steps, loss)
+            self.record.tell("restarted", f"begins again from step 0: {reason}")
 
     def _evaluate(self, split: str) -> None:
         numbers = self.solo.evaluate(cast("Split", split))
-        step = self.solo.position
-        self.since.evaluations += [Evaluation(step, split, k, v) for k, v in numbers.items()]
-        self.since.clock[step] = self.seconds
+        self.record.measured(self.solo.position, split, numbers)
 
     def _is_due(self) -> bool:
         wait = max(self.place.pace.commit, self.cost / self.place.pace.share)
@@ -200,62 +163,24 @@ class _Run:
         """A checkpoint of this moment; None where the optimizer's state cannot be written."""
         if not self.can_be_saved:
             return None
-        step = self.solo.position
-        path = f"{CHECKPOINTS}/{self.id}-{step}.safetensors"
         try:
             state = self.solo.state()
         except TaskError as error:
             self.can_be_saved = False
-            self._tell(
+            self.record.tell(
                 "no_checkpoint",
                 f"cannot be continued after an interruption and would begin again: {error}",
             )
             return None
-        checkpoint.save(self.place.ledger.folder / path, state)
-        return Stored(path, "resume", self.id, self.planned.seed, step)
+        return self.record.save(state, self.solo.position)
 
     def _end(self, status: Status, *, diverged_at: int | None = None) -> None:
-        weights = self.solo.weights()
-        path = f"{WEIGHTS}/{self.id}.safetensors"
-        checkpoint.save(self.place.ledger.folder / path, RunState(weights, {}))
-        step, seed = self.solo.position, self.planned.seed
-        stored = Stored(path, "final", self.id, seed, step, hash_tensors(weights))
-        metrics = {f"{e.split}_{e.metric}": e.value for e in self.since.evaluations}
+        stored = self.record.save_end(self.solo.weights(), self.solo.position)
         self._commit(status, stored, diverged_at=diverged_at)
-        if diverged_at is not None:
-            self._tell("diverged", f"diverged: its loss was not finite at step {diverged_at}")
-        self.place.observer.run_finished(self.id, status, metrics)
 
-    def _commit(
-        self, status: Status, stored: Stored | None, *, diverged_at: int | None = None
-    ) -> None:
-        since, ledger = self.since, self.place.ledger
-        curves = since.curves()
-        done = since.first - 1 + len(curves["train_loss"])
-        obsolete = ledger.commit(
-            Progress(
-                run_id=self.id,
-                status=status,
-                steps_done=done,
-                first_step=since.first,
-                curves=curves,
-                evaluations=since.evaluations,
-                stored=stored,
-                seconds={**since.clock, done: self.seconds},
-                order_hash=self.solo.order_hash,
-                diverged_at=diverged_at,
-            )
+    def _commit(self, status: Status, stored: Stored | None, **more: Any) -> None:
+        progress = self.record.progress(
+            status, stored, order_hash=self.solo.order_hash, **more
         )
-        for path in obsolete:
-            (ledger.folder / path).unlink(missing_ok=True)
-        self.since = _Since(done + 1)
+        commit(self.place.ledger, [self.record], [progress])
         self.committed_at = time.monotonic()
-
-    def _tell(self, kind: str, text: str) -> None:
-        text = f"{_name(self.planned)} {text}"
-        self.place.ledger.put_event(kind, text, run_id=self.id)
-        self.place.observer.note(text)
-
-
-def _name(planned: RunPlan) -> str:
-    return f"{planned.arm.label}, seed {planned.seed},"

@@ -1,0 +1,185 @@
+"""A run's side of the ledger: what it has done since its last commit, and how that is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor
+
+from steepest.racing.folder import CHECKPOINTS, WEIGHTS
+from steepest.racing.ledger import Ledger
+from steepest.racing.observer import Observer, Pace, Stop
+from steepest.racing.plan import Plan, RunPlan
+from steepest.racing.records import Evaluation, Floats, Progress, Status, Stored
+from steepest.train import checkpoint
+from steepest.train.checkpoint import RunState
+from steepest.train.solo import Chunk
+from steepest.train.task import Task, hash_tensors
+
+__all__ = ["Place", "Record", "commit", "name_of"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """What all runs of a race have in common."""
+
+    ledger: Ledger
+    plan: Plan
+    task: Task
+    observer: Observer
+    pace: Pace
+    stop: Stop
+
+
+@dataclass
+class _Since:
+    """What a run has done since its last commit, at ``first - 1`` steps."""
+
+    first: int
+    chunks: list[Chunk] = field(default_factory=list)
+    evaluations: list[Evaluation] = field(default_factory=list)
+    clock: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def done(self) -> int:
+        return self.first - 1 + sum(len(chunk.loss) for chunk in self.chunks)
+
+    def curves(self) -> Mapping[str, Floats]:
+        return {
+            "train_loss": np.concatenate([np.zeros(0, np.float32), *(c.loss for c in self.chunks)]),
+            "lr": np.concatenate([np.zeros(0, np.float32), *(c.lr for c in self.chunks)]),
+        }
+
+
+class Record:
+    """One run, as its ledger is to know it.
+
+    Args:
+        place: The race.
+        planned: The run.
+    """
+
+    def __init__(self, place: Place, planned: RunPlan) -> None:
+        self.place = place
+        self.planned = planned
+        self.id = planned.run_id
+        self.seconds = 0.0
+        self.since = _Since(1)
+
+    # ------------------------------------------------------------------ beginning
+
+    def keep_start(self, weights: dict[str, Tensor]) -> None:
+        """The first run of a seed writes down what all runs of the seed start from."""
+        ledger, seed = self.place.ledger, self.planned.seed
+        if any(s.kind == "start" and s.seed == seed for s in ledger.stored()):
+            return
+        path = f"{WEIGHTS}/start-s{seed}.safetensors"
+        checkpoint.save(ledger.folder / path, RunState(weights, {}))
+        ledger.put_start(Stored(path, "start", None, seed, 0, hash_tensors(weights)))
+
+    def checkpoint(self) -> Stored | None:
+        """Where the run can go on."""
+        stored = self.place.ledger.stored()
+        return next((s for s in stored if s.run_id == self.id and s.kind == "resume"), None)
+
+    def begin(self, start_hash: str, *, step: int) -> None:
+        """Go on from a step; say loudly if the start is not what the others of the seed had."""
+        ledger = self.place.ledger
+        ledger.rewind(self.id, step=step)
+        for other in ledger.runs():
+            theirs = other["start_hash"]
+            if other["seed"] == self.planned.seed and theirs and theirs != start_hash:
+                same = "it" if other["run_id"] == self.id else other["label"]
+                self.tell(
+                    "unequal_start",
+                    f"starts from other weights than {same} did with the same seed; the comparison "
+                    "is not fair. The model takes randomness from somewhere else than torch, "
+                    "numpy or random",
+                )
+                break
+        ledger.begin_run(self.id, start_hash=start_hash)
+        self.seconds = max(ledger.clock(self.id).values(), default=0.0)
+        self.since = _Since(step + 1)
+
+    # ------------------------------------------------------------------ on the way
+
+    def took(self, chunk: Chunk) -> None:
+        """Steps were done."""
+        self.seconds += chunk.seconds
+        self.since.chunks.append(chunk)
+        self.place.observer.advanced(
+            self.id, self.since.done, self.planned.steps, float(chunk.loss[-1])
+        )
+
+    def measured(self, step: int, split: str, numbers: Mapping[str, float]) -> None:
+        """A split was evaluated."""
+        self.since.evaluations += [Evaluation(step, split, k, v) for k, v in numbers.items()]
+        self.since.clock[step] = self.seconds
+
+    def save(self, state: RunState, step: int) -> Stored:
+        """Write a checkpoint; it counts when it is committed."""
+        path = f"{CHECKPOINTS}/{self.id}-{step}.safetensors"
+        checkpoint.save(self.place.ledger.folder / path, state)
+        return Stored(path, "resume", self.id, self.planned.seed, step)
+
+    def save_end(self, weights: dict[str, Tensor], step: int) -> Stored:
+        """Write the final weights; they count when they are committed."""
+        path = f"{WEIGHTS}/{self.id}.safetensors"
+        checkpoint.save(self.place.ledger.folder / path, RunState(weights, {}))
+        return Stored(path, "final", self.id, self.planned.seed, step, hash_tensors(weights))
+
+    def progress(
+        self,
+        status: Status,
+        stored: Stored | None,
+        *,
+        order_hash: str,
+        diverged_at: int | None = None,
+    ) -> Progress:
+        """All that was done since the last commit."""
+        done = self.since.done
+        return Progress(
+            run_id=self.id,
+            status=status,
+            steps_done=done,
+            first_step=self.since.first,
+            curves=self.since.curves(),
+            evaluations=self.since.evaluations,
+            stored=stored,
+            seconds={**self.since.clock, done: self.seconds},
+            order_hash=order_hash,
+            diverged_at=diverged_at,
+        )
+
+    def committed(self, progress: Progress) -> None:
+        """What was done is on the disk."""
+        metrics = {f"{e.split}_{e.metric}": e.value for e in self.since.evaluations}
+        self.since = _Since(progress.steps_done + 1)
+        if progress.diverged_at is not None:
+            step = progress.diverged_at
+            self.tell("diverged", f"diverged: its loss was not finite at step {step}")
+        if progress.status in ("done", "diverged"):
+            self.place.observer.run_finished(self.id, progress.status, metrics)
+
+    def tell(self, kind: str, text: str) -> None:
+        """Write down something that a reader of the result should know."""
+        text = f"{name_of(self.planned)} {text}"
+        self.place.ledger.put_event(kind, text, run_id=self.id)
+        self.place.observer.note(text)
+
+
+def commit(ledger: Ledger, records: Sequence[Record], progresses: Sequence[Progress]) -> None:
+    """Commit what several runs have done in one transaction, then delete what that replaced."""
+    with ledger.transaction():
+        obsolete = [path for progress in progresses for path in ledger.commit(progress)]
+    for path in obsolete:
+        (ledger.folder / path).unlink(missing_ok=True)
+    for record, progress in zip(records, progresses, strict=True):
+        record.committed(progress)
+
+
+def name_of(planned: RunPlan) -> str:
+    """How messages call a run."""
+    return f"{planned.arm.label}, seed {planned.seed},"
