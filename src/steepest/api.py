@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from steepest import tasks
+from steepest.racing.engine import EngineName, check_engine
 from steepest.racing.folder import open_race, reopen
 from steepest.racing.plan import Plan, plan
 from steepest.racing.result import Result
@@ -88,6 +89,7 @@ def race(
     level: float = 0.95,
     min_effect: float = 0.0,
     timing: float = 6.0,
+    engine: EngineName = "auto",
     fresh: bool = False,
     observer: Observer | None = None,
 ) -> RaceResult:
@@ -112,6 +114,9 @@ def race(
         level: Confidence of all decisions together.
         min_effect: The smallest difference that matters, in the metric's units.
         timing: Seconds for measuring what a step costs, arms alternating; 0 leaves it out.
+        engine: How the runs are carried out: ``"population"`` (many at once, as one batched
+            computation), ``"processes"``, ``"solo"`` (one after the other), or ``"auto"``: the
+            fastest by measurement. A race that was begun keeps its engine.
         fresh: Delete a race that lies in ``out`` and begin again.
         observer: Who wants to see how far it is.
 
@@ -137,7 +142,7 @@ def race(
         min_effect=min_effect,
     )
     folder = default_folder(planned) if out is None else Path(out)
-    run(loaded, planned, folder, fresh=fresh, observer=observer, timing=timing)
+    run(loaded, planned, folder, fresh=fresh, observer=observer, timing=timing, engine=engine)
     return RaceResult(folder)
 
 
@@ -149,11 +154,15 @@ def run(
     fresh: bool = False,
     observer: Observer | None = None,
     timing: float = 6.0,
+    engine: EngineName = "auto",
     command: str = "",
 ) -> Outcome:
     """Carry out a settled race in a folder; its protocol names ``command`` as what repeats it."""
+    check_engine(engine)
     with open_race(folder, planned, fresh=fresh, command=command) as ledger:
-        return execute(ledger, planned, task, observer=observer, pace=Pace(timing=timing))
+        return execute(
+            ledger, planned, task, observer=observer, pace=Pace(timing=timing), engine=engine
+        )
 
 
 def resume(

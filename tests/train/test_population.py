@@ -260,7 +260,8 @@ def test_a_population_without_its_frozen_members_goes_on():
     population = Population(task, members, steps=40)
     population.advance(20)
     assert population.alive == [0, 1, 2]
-    smaller = population.without_the_frozen()
+    smaller, places = population.compacted()
+    assert places == [0, 1, 2]
     assert (len(smaller), smaller.position) == (3, 20)
     for mine, other in zip(smaller.advance(20), population.advance(20), strict=False):
         assert worst(mine.loss, other.loss) < 1e-5
@@ -316,7 +317,7 @@ def test_states_that_do_not_belong_together_are_refused():
         Population(task, [MIXED[0]], steps=30).restore(
             [Population(task, [MIXED[2]], steps=30).state(0)]
         )
-    with pytest.raises(InputError, match="as many states"):
+    with pytest.raises(InputError, match="needs a state of each"):
         population.restore([None, None])
 
 

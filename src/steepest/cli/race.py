@@ -26,6 +26,15 @@ class TrainOn(StrEnum):
     all = "all"
 
 
+class Engine(StrEnum):
+    """How the runs are carried out."""
+
+    auto = "auto"
+    solo = "solo"
+    processes = "processes"
+    population = "population"
+
+
 def race(
     task: Annotated[
         str, typer.Argument(help="A ready-made task (steepest tasks), or my_task.py:task.")
@@ -64,6 +73,10 @@ def race(
     timing: Annotated[
         float, typer.Option(help="Seconds for measuring what a step costs; 0: leave it out.")
     ] = 6.0,
+    engine: Annotated[
+        Engine,
+        typer.Option(help="How the runs are carried out. auto: the fastest by measurement."),
+    ] = Engine.auto,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Delete what lies in the folder and begin again.")
     ] = False,
@@ -99,6 +112,7 @@ def race(
             fresh=fresh,
             observer=progress,
             timing=timing,
+            engine=engine.value,
             command=shlex.join(["steepest", *sys.argv[1:]]),
         )
     show(api.load(folder), as_json=as_json)

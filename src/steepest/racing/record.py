@@ -73,11 +73,11 @@ class Record:
     def keep_start(self, weights: dict[str, Tensor]) -> None:
         """The first run of a seed writes down what all runs of the seed start from."""
         ledger, seed = self.place.ledger, self.planned.seed
-        if any(s.kind == "start" and s.seed == seed for s in ledger.stored()):
-            return
         path = f"{WEIGHTS}/start-s{seed}.safetensors"
-        checkpoint.save(ledger.folder / path, RunState(weights, {}))
-        ledger.put_start(Stored(path, "start", None, seed, 0, hash_tensors(weights)))
+        with ledger.transaction():  # runs of one seed may begin at the same moment
+            if not any(s.kind == "start" and s.seed == seed for s in ledger.stored()):
+                checkpoint.save(ledger.folder / path, RunState(weights, {}))
+                ledger.put_start(Stored(path, "start", None, seed, 0, hash_tensors(weights)))
 
     def checkpoint(self) -> Stored | None:
         """Where the run can go on."""

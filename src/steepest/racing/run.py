@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from steepest.racing import timing
 from steepest.racing.database import now
+from steepest.racing.engine import settle
 from steepest.racing.environment import differences, environment
 from steepest.racing.folder import sweep
 from steepest.racing.ledger import Ledger
@@ -16,7 +17,6 @@ from steepest.racing.observer import Observer, Pace, Silent, StoppedError, stop_
 from steepest.racing.plan import Plan
 from steepest.racing.record import Place
 from steepest.racing.result import Result
-from steepest.racing.solo import carry_out
 from steepest.train.task import Task
 
 __all__ = ["Observer", "Outcome", "Pace", "StoppedError", "execute"]
@@ -42,6 +42,7 @@ def execute(
     *,
     observer: Observer | None = None,
     pace: Pace | None = None,
+    engine: str | None = None,
 ) -> Outcome:
     """Do what is left of a plan.
 
@@ -54,10 +55,13 @@ def execute(
         task: What to train.
         observer: Who wants to see how far it is.
         pace: How often the loop looks up.
+        engine: How runs are carried out: ``auto``, ``solo``, ``processes`` or ``population``. A
+            race that was begun keeps its engine. None: that one, else ``solo``.
 
     Raises:
         StoppedError: After Ctrl-C or a request to terminate; what was done is committed.
-        LedgerError: If the folder cannot be written any more; the last commit stands.
+        LedgerError: If the folder cannot be written any more, and the last commit stands; or if
+            the race was begun with another engine.
     """
     watcher = observer or Silent()
     speed = pace or Pace()
@@ -67,10 +71,10 @@ def execute(
     if len(finished) < len(plan.runs) or ledger.verdict() is None:
         _begin(ledger, plan, watcher)
     with stop_requests(ledger.folder) as stop:
-        for planned in plan.runs:
-            if planned.run_id not in finished:
-                carry_out(Place(ledger, plan, task, watcher, speed, stop), planned)
-            stop.obey()
+        waiting = [planned for planned in plan.runs if planned.run_id not in finished]
+        if waiting:
+            place = Place(ledger, plan, task, watcher, speed, stop)
+            settle(place, waiting, engine).carry_out(place, waiting)
         if speed.timing and not ledger.timings():
             watcher.note("Measuring what a step costs, the arms taking turns")
             _time(ledger, plan, task, seconds=speed.timing)

@@ -81,9 +81,9 @@ def carry_out(
     """
     try:
         _Run(place, planned, at_start).train()
-    except (LedgerError, StoppedError, *passing):
-        raise
-    except Exception as error:  # noqa: BLE001  a stranger's model, loss, metric or optimizer
+    except Exception as error:  # a stranger's model, loss, metric or optimizer
+        if isinstance(error, (LedgerError, StoppedError, *passing)):
+            raise
         named = "" if isinstance(error, SteepestError) else f"{type(error).__name__}: "
         fail(place, planned, f"{named}{str(error).strip()}")
 
@@ -179,8 +179,6 @@ class _Run:
         self._commit(status, stored, diverged_at=diverged_at)
 
     def _commit(self, status: Status, stored: Stored | None, **more: Any) -> None:
-        progress = self.record.progress(
-            status, stored, order_hash=self.solo.order_hash, **more
-        )
+        progress = self.record.progress(status, stored, order_hash=self.solo.order_hash, **more)
         commit(self.place.ledger, [self.record], [progress])
         self.committed_at = time.monotonic()

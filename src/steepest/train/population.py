@@ -19,7 +19,7 @@ import math
 import operator
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -305,6 +305,25 @@ class Population:
                 numbers.update(self.task.measure(own, wanted))
         return results
 
+    def try_evaluation(self, examples: int) -> int:
+        """Ask all members about the first training examples, as an evaluation would.
+
+        Returns:
+            How many examples there were.
+        """
+        indices = torch.arange(min(examples, self._source.examples))
+        x, y = self._source.batch(indices)
+        with isolated(self.device), self._evaluating(), torch.no_grad(), quiet():
+            for first in range(0, len(self), _EVALUATE):
+                params, buffers = self.stacks.part(range(first, min(first + _EVALUATE, len(self))))
+                vmap(lambda p, b: self._call(p, b, x, y))(params, buffers)
+        return len(indices)
+
+    def examples(self, split: str) -> int | None:
+        """How many examples a split has; None where only its DataLoader knows."""
+        source = open_source(self.task.split(split), torch.device("cpu"), where=split)
+        return None if source is None else source.examples
+
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
         """Eval mode; torch's shortcut for attention in it knows no `vmap`."""
@@ -350,51 +369,43 @@ class Population:
         }
         return RunState(tensors=tensors, meta=meta)
 
-    def restore(self, states: Sequence[RunState | None]) -> None:
+    def restore(
+        self, states: Sequence[RunState | None], *, frozen: Mapping[int, int] | None = None
+    ) -> None:
         """Go to where the members' states were taken, all after equally many steps.
 
         Args:
-            states: By place; None for a member that is frozen and stays so.
+            states: By place; None for a member that has diverged and whose state is not kept.
+            frozen: The step at which each of those diverged, by place.
 
         Raises:
             InputError: If a state belongs to another run, or they do not belong together.
         """
-        if len(states) != len(self.members) or not any(states):
+        found = {i: state for i, state in enumerate(states) if state is not None}
+        gone = dict(frozen or {})
+        if len(states) != len(self.members) or sorted([*found, *gone]) != [*range(len(self))]:
             raise InputError(
-                f"a population of {len(self.members)} needs as many states, one of them not None; "
-                f"got {len(states)}"
+                f"a population of {len(self)} members needs a state of each, or the step at which "
+                f"it diverged; got {len(found)} states and {len(gone)} steps"
             )
-        found = {i: s for i, s in enumerate(states) if s is not None}
         for i, state in found.items():
-            own = {
-                "seed": self.members[i].seed,
-                "steps": self.steps,
-                "start_hash": self.start_hashes[i],
-            }
-            for name, value in own.items():
-                if state.meta[name] != value:
-                    raise InputError(
-                        f"this checkpoint belongs to another run: its {name} is "
-                        f"{state.meta[name]}, this run's is {value}"
-                    )
-        alive = [s for s in found.values() if s.meta["diverged_at"] is None]
-        positions = {s.meta["position"] for s in alive}
+            self._check_own(i, state)
+        alive = {i: s for i, s in found.items() if s.meta["diverged_at"] is None}
+        positions = {s.meta["position"] for s in alive.values()}
         if len(positions) != 1:
             raise InputError(
-                f"these checkpoints do not belong together: they are from steps {positions or '-'}"
+                "these checkpoints do not belong together: they were taken after steps "
+                f"{', '.join(map(str, sorted(positions))) or '-'}"
             )
         (self.position,) = positions
-        for i, member in enumerate(self.members):
-            saved = found.get(i)
-            if saved is None:
-                self.diverged_at[i] = 0  # when is on record elsewhere; it must not go on
-                continue
+        self.diverged_at = [gone.get(i) for i in range(len(self))]
+        for i, saved in found.items():
             self.diverged_at[i] = saved.meta["diverged_at"]
-            digest = saved.meta["order_hash"]
-            if self.diverged_at[i] is None:
-                self._streams[member.seed].digest = bytes.fromhex(digest)
+            if i in alive:
+                digest = bytes.fromhex(saved.meta["order_hash"])
+                self._streams[self.members[i].seed].digest = digest
             else:
-                self._order[i] = digest
+                self._order[i] = saved.meta["order_hash"]
             self.stacks.put(i, unpack(saved.meta["model"], saved.tensors))
         self.steppers.restore(
             {
@@ -403,9 +414,29 @@ class Population:
             }
         )
 
-    def without_the_frozen(self) -> Population:
-        """The members that are alive in a population of their own, at the same step."""
-        places = self.alive
+    def freeze(self, place: int, step: int) -> None:
+        """Leave a member as it is: it is known to diverge at this step."""
+        self.diverged_at[place] = step
+
+    def _check_own(self, place: int, state: RunState) -> None:
+        member = self.members[place]
+        own = {"seed": member.seed, "steps": self.steps, "start_hash": self.start_hashes[place]}
+        for name, value in own.items():
+            if state.meta[name] != value:
+                raise InputError(
+                    f"this checkpoint belongs to another run: its {name} is {state.meta[name]}, "
+                    f"this run's is {value}"
+                )
+
+    def compacted(self) -> tuple[Population, list[int]]:
+        """A population without the members that have diverged by now, and its members' places.
+
+        One that is known to diverge later, because it did before an interruption, keeps its
+        place: so a run that is resumed is compacted as one that was never interrupted.
+        """
+        places = [
+            i for i, step in enumerate(self.diverged_at) if step is None or step >= self.position
+        ]
         smaller = Population(
             self.task,
             [self.members[i] for i in places],
@@ -414,8 +445,11 @@ class Population:
             device=self.device,
             compiled=self.compiled,
         )
-        smaller.restore([self.state(i) for i in places])
-        return smaller
+        later = {n: step for n, i in enumerate(places) if (step := self.diverged_at[i]) is not None}
+        smaller.restore(
+            [None if n in later else self.state(i) for n, i in enumerate(places)], frozen=later
+        )
+        return smaller, places
 
 
 @contextmanager

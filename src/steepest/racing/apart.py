@@ -1,0 +1,260 @@
+"""Carry out planned runs in several processes, each run by itself in one of them.
+
+A thread per process does for its runs what `steepest.racing.solo` does, only that the training is
+elsewhere; so all that is written is written by this process. A process that dies takes nothing
+with it but what its run did since its last commit: the run is tried once more.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from multiprocessing.connection import Pipe
+from typing import Any, Literal
+
+import safetensors.torch
+from torch import Tensor
+
+from steepest import errors
+from steepest.racing.observer import Observer, StoppedError
+from steepest.racing.plan import Plan, RunPlan
+from steepest.racing.record import Place, name_of
+from steepest.racing.solo import carry_out, fail
+from steepest.train.checkpoint import RunState
+from steepest.train.solo import Chunk
+
+__all__ = ["RemoteRun", "Worker", "WorkerLostError", "carry_out_apart", "why_not_apart"]
+
+
+class WorkerLostError(errors.SteepestError):
+    """A process that trained a run is gone."""
+
+
+class Worker:
+    """A process that trains runs.
+
+    Args:
+        plan: The race; the process finds its task by name.
+        threads: That torch may use there.
+    """
+
+    def __init__(self, plan: Plan, *, threads: int) -> None:
+        self._connection, there = Pipe()
+        fd = there.fileno()
+        with there:
+            self.process = subprocess.Popen(  # noqa: S603  this interpreter, our own module
+                [sys.executable, "-m", "steepest.racing.worker", str(fd)],
+                pass_fds=[fd],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            )
+        self.ask("task_is", plan.task_spec, plan.spec.train_on, threads)
+
+    def ask(self, name: str, *arguments: Any) -> Any:
+        """Have something done there.
+
+        Raises:
+            WorkerLostError: If the process is gone.
+        """
+        try:
+            self._connection.send((name, arguments))
+            kind, answer = self._connection.recv()
+        except (EOFError, OSError) as error:
+            code = self.process.wait()
+            how = f"killed by signal {-code}" if code < 0 else f"ended with code {code}"
+            raise WorkerLostError(f"the process that trained it was {how}") from error
+        if kind == "raised":
+            raise _error(*answer)
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        self._connection.close()
+        self.process.kill()
+        self.process.wait()
+
+
+def _error(name: str, text: str) -> Exception:
+    """The error as it would have been raised here; a stranger's one by its name and words."""
+    ours = getattr(errors, name, None)
+    if isinstance(ours, type) and issubclass(ours, errors.SteepestError):
+        return ours(text)
+    return errors.SteepestError(f"{name}: {text}")
+
+
+class RemoteRun:
+    """A `SoloRun` in a worker."""
+
+    def __init__(self, worker: Worker, place: Place, planned: RunPlan) -> None:
+        spec = place.plan.spec
+        self._worker = worker
+        self.position = 0
+        self.order_hash = bytes(16).hex()
+        self.start_hash: str = worker.ask(
+            "begin",
+            planned.arm.settings(),
+            planned.seed,
+            planned.steps,
+            spec.batch_size,
+            spec.device,
+        )
+
+    def advance(self, n: int) -> Chunk:
+        """Train some steps."""
+        chunk: Chunk
+        chunk, self.position, self.order_hash = self._worker.ask("advance", n)
+        return chunk
+
+    def evaluate(self, split: Literal["train", "val", "test"]) -> dict[str, float]:
+        """Measure on a split."""
+        return self._worker.ask("evaluate", split)  # type: ignore[no-any-return]
+
+    def weights(self) -> dict[str, Tensor]:
+        """The parameters."""
+        return safetensors.torch.load(self._worker.ask("weights"))
+
+    def state(self) -> RunState:
+        """What `restore` needs."""
+        tensors, meta = self._worker.ask("state")
+        return RunState(safetensors.torch.load(tensors), meta)
+
+    def restore(self, state: RunState) -> None:
+        """Go to where a state was taken."""
+        tensors = safetensors.torch.save(state.tensors)
+        self.position, self.order_hash = self._worker.ask("restore", tensors, state.meta)
+
+
+class _OneAtATime:
+    """An observer that several threads may call."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self._turn = threading.Lock()
+
+    def started(self, plan: Plan, done: Mapping[str, int]) -> None:
+        """Pass it on."""
+        with self._turn:
+            self._observer.started(plan, done)
+
+    def advanced(self, run_id: str, step: int, total: int, loss: float) -> None:
+        """Pass it on."""
+        with self._turn:
+            self._observer.advanced(run_id, step, total, loss)
+
+    def run_finished(self, run_id: str, status: str, metrics: Mapping[str, float]) -> None:
+        """Pass it on."""
+        with self._turn:
+            self._observer.run_finished(run_id, status, metrics)
+
+    def note(self, text: str) -> None:
+        """Pass it on."""
+        with self._turn:
+            self._observer.note(text)
+
+
+def why_not_apart(plan: Plan) -> str | None:
+    """Why other processes cannot train this race's runs; None if they can."""
+    if plan.task_spec is None:
+        return "the task is a Python object, which another process cannot find by name"
+    for arm in plan.spec.arms:
+        if arm.kind == "factory" or (":" in arm.name and arm.name.startswith("__main__")):
+            return f"the arm '{arm.label}' is a Python object of this process"
+    return None
+
+
+def carry_out_apart(
+    place: Place, planned: Sequence[RunPlan], *, workers: int, threads: int
+) -> None:
+    """Bring these runs to their ends, or to a commit if the race was asked to stop."""
+    crew = _Crew(replace(place, observer=_OneAtATime(place.observer)), planned, threads)
+    crew.work(min(workers, len(planned)))
+
+
+class _Crew:
+    """Threads that take runs from a list, each with a worker of its own."""
+
+    def __init__(self, place: Place, planned: Sequence[RunPlan], threads: int) -> None:
+        self.place = place
+        self.threads = threads
+        self._waiting = list(planned)[::-1]
+        self._turn = threading.Lock()
+        self._workers: list[Worker] = []
+        self._trouble: list[BaseException] = []
+        self._over = False
+
+    def work(self, workers: int) -> None:
+        crew = [threading.Thread(target=self._shift, daemon=True) for _ in range(workers)]
+        for thread in crew:
+            thread.start()
+        try:
+            for thread in crew:
+                while thread.is_alive():
+                    thread.join(0.2)  # so that requests to stop are heard meanwhile
+        finally:
+            with self._turn:
+                self._over = True
+                for worker in self._workers:
+                    worker.close()
+        for error in self._trouble:
+            raise error
+
+    def _next(self) -> RunPlan | None:
+        with self._turn:
+            if self._trouble or self._over or self.place.stop.requested or not self._waiting:
+                return None
+            return self._waiting.pop()
+
+    def _hire(self) -> Worker:
+        if self._over:
+            raise StoppedError("the race was stopped")
+        worker = Worker(self.place.plan, threads=self.threads)
+        with self._turn:
+            self._workers.append(worker)
+        return worker
+
+    def _dismiss(self, worker: Worker) -> None:
+        with self._turn:
+            self._workers.remove(worker)
+        worker.close()
+
+    def _shift(self) -> None:
+        """A thread's work: one run after the other, a lost worker replaced once per run."""
+        worker: Worker | None = None
+        try:
+            while (planned := self._next()) is not None:
+                for last in (False, True):
+                    try:
+                        worker = worker or self._hire()
+                        self._carry_out(worker, planned)
+                        break
+                    except WorkerLostError as error:
+                        if worker is not None:
+                            self._dismiss(worker)
+                            worker = None
+                        self._lost(planned, error, last=last)
+        except StoppedError:
+            pass  # the thread that was asked says so
+        except BaseException as error:  # noqa: BLE001  raised again by the thread that waits
+            self._trouble.append(error)
+        finally:
+            if worker is not None:
+                self._dismiss(worker)
+
+    def _carry_out(self, worker: Worker, planned: RunPlan) -> None:
+        def at_start(place: Place, planned: RunPlan) -> RemoteRun:
+            return RemoteRun(worker, place, planned)
+
+        carry_out(self.place, planned, at_start=at_start, passing=(WorkerLostError,))
+
+    def _lost(self, planned: RunPlan, error: WorkerLostError, *, last: bool) -> None:
+        if last:
+            fail(self.place, planned, f"{error}, twice")
+            return
+        text = f"{name_of(planned)} is tried once more from its last commit: {error}"
+        self.place.ledger.put_event("worker_lost", text, run_id=planned.run_id)
+        self.place.observer.note(text)

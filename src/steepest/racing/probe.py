@@ -1,0 +1,450 @@
+"""Find out by measuring which engine carries out a race the fastest.
+
+Every engine that can do the race does a little of it: the real task, the real arms. What is
+compared is the time for all that is left, evaluations, starting and compiling included. The best
+one of each kind is measured again, taking turns with `solo`, before one is chosen; `solo` is kept
+unless another one saves more than `_MARGIN`.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from steepest.racing.apart import RemoteRun, Worker, why_not_apart
+from steepest.racing.plan import RunPlan
+from steepest.racing.record import Place
+from steepest.racing.solo import Training, train_here
+from steepest.racing.together import build
+from steepest.train.memory import fitting, is_out_of_memory, member_bytes
+from steepest.train.population import Member, why_not
+
+__all__ = ["Found", "Tried", "in_groups", "probe", "try_population"]
+
+_SMALL = 6.0  # seconds; a race that solo finishes by then is not worth measuring
+_MARGIN = 0.05  # what another engine has to save
+_SHARE = 0.04  # of solo's time that measuring may take
+_BLOCK = 0.3  # seconds of training per measurement
+_ROUNDS = 3  # in which the best ones take turns
+_SIZES = (4, 16, 64, 256, 1024)
+_AGREE = 1e-3  # relative; three steps of one run in float32 differ by 1e-6
+_WORKERS_PAY = 20.0  # seconds of solo; starting processes takes a few
+_COMPILING_PAYS = 600.0  # seconds left; compiling takes half a minute to minutes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """An engine, and how fast it was.
+
+    Attributes:
+        engine: Its name.
+        size: Of a population.
+        workers: Of processes.
+        threads: In each process.
+        compiled: Whether a population was compiled.
+        step: Seconds per step of one run.
+        evaluation: Seconds per evaluation of one run.
+        start: Seconds before the first step, once.
+        total: Seconds for all that is left.
+    """
+
+    engine: str
+    size: int = 1
+    workers: int = 1
+    threads: int = 1
+    compiled: bool = False
+    step: float = math.nan
+    evaluation: float = 0.0
+    start: float = 0.0
+    total: float = math.nan
+
+    def __str__(self) -> str:
+        compiled = ", compiled" if self.compiled else ""
+        return {
+            "solo": "solo",
+            "processes": f"{self.workers} processes with {_count(self.threads, 'thread')} each",
+            "population": f"populations of {self.size}{compiled}",
+        }[self.engine]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What was chosen.
+
+    Attributes:
+        best: The engine.
+        reason: Why, in a sentence.
+        together: The runs that train in populations.
+        events: Kind and text of what a reader should know: timings, and what could not be.
+    """
+
+    best: Tried
+    reason: str
+    together: tuple[RunPlan, ...] = ()
+    events: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def asked(
+        cls,
+        name: str,
+        *,
+        together: Sequence[RunPlan] = (),
+        events: Sequence[tuple[str, str]] = (),
+        **settings: Any,
+    ) -> Found:
+        """An engine that somebody asked for."""
+        best = Tried(engine=name, **settings)
+        return cls(
+            best=best,
+            reason=f"engine: {best}, as asked for",
+            together=tuple(together),
+            events=tuple(events),
+        )
+
+
+@dataclass
+class Fit:
+    """Which runs can train in populations, and of what size at most.
+
+    Attributes:
+        size: None where none can.
+        together: The runs.
+        events: Why not the others.
+    """
+
+    size: int | None
+    together: list[RunPlan]
+    events: list[tuple[str, str]] = field(default_factory=list)
+
+
+def in_groups(run_ids: Sequence[str], size: int) -> tuple[tuple[str, ...], ...]:
+    """Runs in their order, in as few groups as there must be, all of about one size.
+
+    >>> in_groups(["a", "b", "c", "d", "e"], 4)
+    (('a', 'b', 'c'), ('d', 'e'))
+    """
+    if not run_ids or size < 1:
+        return ()
+    groups = -(-len(run_ids) // size)
+    each = -(-len(run_ids) // groups)
+    return tuple(tuple(run_ids[i : i + each]) for i in range(0, len(run_ids), each))
+
+
+def try_population(place: Place, waiting: Sequence[RunPlan]) -> Fit:
+    """Find out which runs can be batched: by doing it, and comparing with them alone."""
+    events: list[tuple[str, str]] = []
+    fine: list[RunPlan] = []
+    for number, arm in enumerate(place.plan.spec.arms):
+        runs = [run for run in waiting if run.arm.label == arm.label]
+        if not runs:
+            continue
+        reason = _why_not_batched(place, runs)
+        if reason is None:
+            fine += runs
+            continue
+        events.append(("not_batched", f"{arm.label} cannot train in a population: {reason}"))
+        if not fine and number == 0 and "model" in reason:
+            break  # not this arm's fault, so the others need not be tried
+    fine = [run for run in waiting if run in fine]
+    if not fine:
+        return Fit(None, [], events)
+    spec = place.plan.spec
+    each = max(
+        member_bytes(
+            place.task,
+            Member(run.arm.factory(), run.arm.schedule, run.seed),
+            batch_size=spec.batch_size,
+            device=spec.device,
+        )
+        for run in fine[:3]
+    )
+    most = fitting(each, torch.device(spec.device)) or len(fine)
+    if most < len(fine):
+        events.append(
+            ("memory", f"{most} runs fit into memory at a time, at {each / 2**20:.1f} MiB each")
+        )
+    return Fit(min(most, len(fine)), fine, events)
+
+
+def _why_not_batched(place: Place, runs: Sequence[RunPlan]) -> str | None:
+    """Train two members for three steps, and each of them alone; None if they agree."""
+    pair = [*runs[:2], *runs[:1]][:2]
+    try:
+        population = build(place, pair, compiled=False)
+        chunks = population.advance(3)
+        for run, chunk in zip(pair, chunks, strict=True):
+            alone = train_here(place, run)
+            expected = alone.advance(3).loss
+            if len(chunk.loss) != len(expected):
+                return "it diverges there at another step than alone"
+            finite = np.isfinite(expected)
+            off = np.abs(chunk.loss - expected)[finite]
+            scale = np.maximum(np.abs(expected[finite]), 1e-3)
+            if (off > _AGREE * scale).any():
+                return (
+                    f"its losses there ({_numbers(chunk.loss)}) are not those it has alone "
+                    f"({_numbers(expected)}); the model or the optimizer keeps or draws something "
+                    "that members would share"
+                )
+        population.try_evaluation(place.plan.spec.batch_size)
+    except Exception as error:  # noqa: BLE001  a stranger's code; alone it may well work
+        return why_not(error)
+    return None
+
+
+def _numbers(values: Any) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)
+
+
+# ---------------------------------------------------------------------- measuring
+
+
+class _Race:
+    """What is left of a race, and what an engine would take for it."""
+
+    def __init__(self, place: Place, waiting: Sequence[RunPlan]) -> None:
+        spec = place.plan.spec
+        self.place = place
+        self.runs = len(waiting)
+        self.steps = spec.steps
+        self.evaluations = (-(-spec.steps // spec.eval_every) if spec.watch else 0) + (
+            spec.decides.split != spec.watch
+        )
+        self.split: Any = spec.watch or spec.decides.split
+
+    def total(self, tried: Tried) -> Tried:
+        each = self.steps * tried.step + self.evaluations * tried.evaluation
+        return replace(tried, total=tried.start + self.runs * each)
+
+
+def probe(place: Place, waiting: Sequence[RunPlan]) -> Found:
+    """Measure the engines that can do what is left, and choose."""
+    race = _Race(place, waiting)
+    threads = torch.get_num_threads()
+    alone, solo = _measure_solo(race, waiting, threads)
+    if not math.isfinite(solo.total):
+        return Found(best=solo, reason="engine: solo; every arm diverges at once")
+    if solo.total < _SMALL:
+        return Found(
+            best=solo,
+            reason=f"engine: solo; it needs about {solo.total:.1f} s, too little to measure others",
+        )
+    budget = max(4.0, _SHARE * solo.total)
+    begin = time.monotonic()
+    events: list[tuple[str, str]] = []
+    rivals: list[tuple[Tried, Callable[[], float]]] = []
+    fit = Fit(None, [])
+    if len(waiting) > 1:
+        fit = try_population(place, waiting)
+        events += fit.events
+        rivals += _measure_populations(race, fit, solo, threads, until=begin + budget)
+    else:
+        events.append(("not_batched", "one run is no population"))
+    crew: list[Worker] = []
+    try:
+        rivals += _measure_processes(race, waiting, solo, threads, crew=crew, events=events)
+        best = _take_turns(race, (solo, alone), rivals, events)
+    finally:
+        for worker in crew:
+            worker.close()
+        rivals.clear()
+        gc.collect()
+    saved = 1 - best.total / solo.total
+    why = f"{saved:.0%} less than solo's {solo.total:.0f} s" if best is not solo else "the fastest"
+    return Found(
+        best=best,
+        reason=f"engine: {best}; about {best.total:.0f} s for what is left, {why}",
+        together=tuple(fit.together) if best.engine == "population" else (),
+        events=tuple(events),
+    )
+
+
+def _measure_solo(
+    race: _Race, waiting: Sequence[RunPlan], threads: int
+) -> tuple[Callable[[], float], Tried]:
+    """A plain run of up to four arms; what repeats the measurement, and what it found."""
+    by_arm = list({run.arm.label: run for run in waiting}.values())[:4]
+    runs = [train_here(race.place, replace(run, steps=10**9)) for run in by_arm]
+    for run in runs:
+        run.advance(3)
+
+    def again() -> float:
+        return _mean([_seconds_per_step(run, _BLOCK / len(runs)) for run in runs])
+
+    tried = race.total(Tried(engine="solo", threads=threads, step=again()))
+    if tried.total >= _SMALL / 4:
+        begin = time.perf_counter()
+        runs[0].evaluate(race.split)
+        tried = replace(tried, evaluation=time.perf_counter() - begin)
+    return again, race.total(tried)
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Of those that are numbers; NaN without any."""
+    numbers = [value for value in values if math.isfinite(value)]
+    return statistics.fmean(numbers) if numbers else math.nan
+
+
+def _seconds_per_step(run: Training, seconds: float) -> float:
+    """Of a run, or NaN if it diverges at once."""
+    chunk = run.advance(2)
+    if len(chunk.loss) < 2:
+        return math.nan
+    n = max(2, min(10_000, int(seconds * len(chunk.loss) / max(chunk.seconds, 1e-9))))
+    chunk = run.advance(n)
+    return chunk.seconds / len(chunk.loss) if len(chunk.loss) else math.nan
+
+
+def _measure_populations(
+    race: _Race, fit: Fit, solo: Tried, threads: int, *, until: float
+) -> list[tuple[Tried, Callable[[], float]]]:
+    """Larger and larger populations, as long as that pays and time and memory allow."""
+    if fit.size is None:
+        return []
+    found: list[tuple[Tried, Callable[[], float]]] = []
+    sizes = [size for size in _SIZES if size < fit.size]
+    if len(fit.together) <= 2 * fit.size or not sizes:
+        sizes.append(fit.size)
+    for size in sizes:
+        tried, again = _measure_population(race, fit, size, threads, solo, compiled=False)
+        if tried is None or again is None:
+            break
+        worse = found and tried.total > 1.1 * found[-1][0].total
+        found.append((tried, again))
+        hopeless = tried.total > 2 * solo.total
+        if worse or hopeless or time.monotonic() > until:
+            break
+    found.sort(key=lambda item: item[0].total)
+    best = found[:1]
+    if best and min(best[0][0].total, solo.total) > _COMPILING_PAYS:
+        tried, again = _measure_population(race, fit, best[0][0].size, threads, solo, compiled=True)
+        if tried is not None and again is not None:
+            best.append((tried, again))
+    return best
+
+
+def _measure_population(
+    race: _Race, fit: Fit, size: int, threads: int, solo: Tried, *, compiled: bool
+) -> tuple[Tried | None, Callable[[], float] | None]:
+    begin = time.perf_counter()
+    endless = [replace(run, steps=10**9) for run in fit.together[:size]]
+    try:
+        population = build(race.place, endless, compiled=compiled)
+        population.advance(2)
+        if not population.alive:
+            return None, None
+        start = time.perf_counter() - begin if compiled else 0.0
+
+        def again() -> float:
+            begin = time.perf_counter()
+            population.advance(1)
+            once = time.perf_counter() - begin
+            n = max(1, min(1000, int(_BLOCK / once)))
+            begin = time.perf_counter()
+            population.advance(n)
+            return (time.perf_counter() - begin) / n / len(population)
+
+        tried = Tried(
+            engine="population", size=size, threads=threads, compiled=compiled, step=again()
+        )
+        begin = time.perf_counter()
+        examples = population.try_evaluation(race.place.task.eval_batch_size)
+        share = (time.perf_counter() - begin) / len(population) / examples
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return None, None
+    total = population.examples(race.split)
+    evaluation = share * total if total else solo.evaluation
+    return race.total(replace(tried, start=start, evaluation=evaluation)), again
+
+
+def _measure_processes(
+    race: _Race,
+    waiting: Sequence[RunPlan],
+    solo: Tried,
+    threads: int,
+    *,
+    crew: list[Worker],
+    events: list[tuple[str, str]],
+) -> list[tuple[Tried, Callable[[], float]]]:
+    """As many processes as torch has threads here, one thread each."""
+    plan = race.place.plan
+    reason = why_not_apart(plan)
+    workers = min(threads, len(waiting))
+    if plan.spec.device != "cpu":
+        reason = "they would share one device"
+    elif workers < 2:
+        reason = "there is one thread, or one run"
+    elif solo.total < _WORKERS_PAY:
+        reason = f"starting them does not pay in a race of {solo.total:.0f} s"
+    if reason is not None:
+        events.append(("no_processes", f"processes were not tried: {reason}"))
+        return []
+    begin = time.perf_counter()
+    try:
+        crew += [Worker(plan, threads=1) for _ in range(workers)]
+        runs = [
+            RemoteRun(worker, race.place, replace(waiting[i % len(waiting)], steps=10**9))
+            for i, worker in enumerate(crew)
+        ]
+    except Exception as error:  # noqa: BLE001  the task may not load there
+        events.append(("no_processes", f"processes cannot be used: {why_not(error)}"))
+        return []
+    start = time.perf_counter() - begin
+
+    def again() -> float:
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(len(runs)) as pool:
+            steps = list(pool.map(lambda run: _seconds_per_step(run, _BLOCK), runs))
+        return _mean(steps) / len(runs)
+
+    again()
+    tried = Tried(engine="processes", workers=workers, threads=1, step=again(), start=start)
+    evaluation = solo.evaluation * tried.step / solo.step
+    return [(race.total(replace(tried, evaluation=evaluation)), again)]
+
+
+def _take_turns(
+    race: _Race,
+    solo: tuple[Tried, Callable[[], float]],
+    rivals: list[tuple[Tried, Callable[[], float]]],
+    events: list[tuple[str, str]],
+) -> Tried:
+    """Measure all again, one after the other, several times; the one to take."""
+    everybody = [solo, *rivals]
+    steps: list[list[float]] = [[] for _ in everybody]
+    for _ in range(_ROUNDS if rivals else 1):
+        for (_, again), found in zip(everybody, steps, strict=True):
+            found.append(again())
+    final = [
+        race.total(replace(tried, step=statistics.median(found)))
+        for (tried, _), found in zip(everybody, steps, strict=True)
+    ]
+    for tried in final:
+        ahead = f", {tried.start:.1f} s to start" if tried.start else ""
+        events.append(
+            (
+                "engine_timing",
+                f"{tried}: {1e3 * tried.step:.3g} ms per step of a run, "
+                f"{1e3 * tried.evaluation:.3g} ms per evaluation{ahead}; "
+                f"about {tried.total:.0f} s for what is left",
+            )
+        )
+    plain = final[0]
+    best = min(final, key=lambda t: t.total if math.isfinite(t.total) else math.inf)
+    chosen = best if best.total < (1 - _MARGIN) * plain.total else plain
+    return solo[0] if chosen is plain else chosen
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

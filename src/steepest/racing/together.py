@@ -1,0 +1,253 @@
+"""Carry out several planned runs as one population: train, evaluate and commit them together.
+
+All members that are alive commit in one transaction, at the same step, so that the population can
+go on from there. A member that diverges is committed at once and keeps its place, frozen. When half
+of the places are frozen, the others move together; that happens at an evaluation, so that an
+interrupted race does it at the same step as an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, cast
+
+import torch
+
+from steepest.errors import InputError, LedgerError
+from steepest.racing.observer import StoppedError
+from steepest.racing.plan import RunPlan
+from steepest.racing.record import Place, Record, commit
+from steepest.racing.records import Progress, Status, Stored
+from steepest.train import checkpoint
+from steepest.train.memory import is_out_of_memory
+from steepest.train.population import Member, Population, why_not
+
+__all__ = ["build", "carry_out_together"]
+
+Split = Literal["train", "val", "test"]
+Regroup = Callable[[Sequence[Sequence[str]]], None]
+"""Told, inside a transaction, which groups of runs have taken a group's place."""
+
+
+def build(place: Place, planned: Sequence[RunPlan], *, compiled: bool) -> Population:
+    """The population of these runs, at its start."""
+    return Population(
+        place.task,
+        [Member(run.arm.factory(), run.arm.schedule, run.seed) for run in planned],
+        steps=planned[0].steps,
+        batch_size=place.plan.spec.batch_size,
+        device=place.plan.spec.device,
+        compiled=compiled,
+    )
+
+
+def carry_out_together(
+    place: Place, planned: Sequence[RunPlan], *, compiled: bool, regroup: Regroup
+) -> list[RunPlan]:
+    """Bring these runs to their ends, or to a commit if the race was asked to stop.
+
+    Out of memory, the population is halved and goes on from its last commit. Whatever else the
+    population raises is written down, and its runs are left to be trained one by one, each
+    from its last commit: there it shows whose fault it was.
+
+    Returns:
+        The runs that are left.
+    """
+    left: list[RunPlan] = []
+    waiting = [list(planned)]
+    while waiting:
+        runs = waiting.pop(0)
+        behind = [[run.run_id for run in group] for group in waiting]
+
+        def beside(groups: Sequence[Sequence[str]], behind: Any = behind) -> None:
+            regroup([*groups, *behind])
+
+        try:
+            _Group(place, runs, compiled=compiled, regroup=beside).train()
+            continue
+        except (LedgerError, StoppedError):
+            raise
+        except Exception as error:  # noqa: BLE001  a stranger's model, loss, metric or optimizer
+            full = is_out_of_memory(error) and len(runs) > 1
+            reason = why_not(error)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        runs = [r for r in runs if place.ledger.run(r.run_id)["status"] != "diverged"]
+        if full:
+            half = (len(runs) + 1) // 2
+            waiting = [runs[:half], runs[half:], *waiting]
+            _tell(
+                place,
+                "out_of_memory",
+                f"a population of {len(runs)} runs does not fit into memory ({reason}); halved",
+            )
+        else:
+            left += runs
+            _tell(
+                place,
+                "not_batched",
+                f"{len(runs)} runs cannot be trained as one population and are trained one by one: "
+                f"{reason}",
+            )
+        with place.ledger.transaction():
+            regroup([[run.run_id for run in group] for group in waiting])
+    return left
+
+
+def _tell(place: Place, kind: str, text: str) -> None:
+    place.ledger.put_event(kind, text)
+    place.observer.note(text)
+
+
+class _Group:
+    """A population on its way, and what of it is not committed yet."""
+
+    def __init__(
+        self, place: Place, planned: Sequence[RunPlan], *, compiled: bool, regroup: Regroup
+    ) -> None:
+        self.place = place
+        self.regroup = regroup
+        self.compiled = compiled
+        self.records = [Record(place, run) for run in planned]
+        self.population = build(place, planned, compiled=compiled)
+        for i, record in enumerate(self.records):
+            if record.planned.seed not in {r.planned.seed for r in self.records[:i]}:
+                record.keep_start(self.population.weights(i))
+        self._find_place()
+        with place.ledger.transaction():
+            for i in self.population.alive:
+                self.records[i].begin(
+                    self.population.start_hashes[i], step=self.population.position
+                )
+        self.committed_at = time.monotonic()
+        self.cost = 0.0
+
+    @property
+    def _alive(self) -> list[tuple[int, Record]]:
+        return [(i, self.records[i]) for i in self.population.alive]
+
+    def train(self) -> None:
+        place, spec = self.place, self.place.plan.spec
+        total, stage = self.records[0].planned.steps, self.records[0].planned.stage
+        if not self.population.alive:
+            return
+        per_step = 0.0
+        while self.population.position < total and self.population.alive:
+            population = self.population
+            wanted = max(1, int(place.pace.look / per_step)) if per_step else 1
+            to_evaluation = spec.eval_every - population.position % spec.eval_every
+            begin = time.monotonic()
+            self._advance(min(wanted, to_evaluation))
+            per_step = (time.monotonic() - begin) / min(wanted, to_evaluation)
+            if not population.alive:
+                return
+            at_end = population.position == total
+            at_evaluation = population.position % spec.eval_every == 0
+            if spec.watch and (at_evaluation or at_end):
+                self._evaluate(spec.watch)
+            if at_end:
+                break
+            crowded = at_evaluation and self._is_half_empty()
+            if place.stop.requested or crowded or self._is_due():
+                begin = time.monotonic()
+                self._commit("running")
+                self.cost = self.committed_at - begin
+                place.stop.obey()
+                if crowded:
+                    self._compact()
+        if stage == "final" and spec.decides.split != spec.watch:
+            self._evaluate(spec.decides.split)
+        self._commit("done")
+
+    def _find_place(self) -> None:
+        """Go to where all members were committed together, or to the beginning."""
+        ledger = self.place.ledger
+        rows = [ledger.run(record.id) for record in self.records]
+        frozen = {
+            i: row["diverged_at"] - 1 for i, row in enumerate(rows) if row["status"] == "diverged"
+        }
+        saved = {i: r.checkpoint() for i, r in enumerate(self.records) if i not in frozen}
+        reason = "not all of its members have a checkpoint"
+        if saved and all(saved.values()):
+            try:
+                self.population.restore(
+                    [
+                        None
+                        if (s := saved.get(i)) is None
+                        else checkpoint.load(ledger.folder / s.path)
+                        for i in range(len(rows))
+                    ],
+                    frozen=frozen,
+                )
+            except InputError as error:
+                reason = str(error)
+            else:
+                return
+        if any(rows[i]["steps_done"] for i in saved):
+            text = f"A population of {len(rows)} runs begins again from step 0: {reason}"
+            _tell(self.place, "restarted", text)
+            self.population = build(
+                self.place, [r.planned for r in self.records], compiled=self.compiled
+            )
+        for i, step in frozen.items():
+            self.population.freeze(i, step)
+
+    def _advance(self, n: int) -> None:
+        population = self.population
+        before = population.alive
+        chunks = population.advance(n)
+        for i in before:
+            self.records[i].took(chunks[i])
+        gone = [i for i in before if population.diverged_at[i] is not None]
+        progresses = []
+        for i in gone:
+            stored = self.records[i].save_end(population.weights(i), chunks[i].diverged_at or 0)
+            progresses.append(
+                self._progress(i, "diverged", stored, diverged_at=(chunks[i].diverged_at or 0) + 1)
+            )
+        if gone:
+            commit(self.place.ledger, [self.records[i] for i in gone], progresses)
+
+    def _evaluate(self, split: str) -> None:
+        found = self.population.evaluate(cast("Split", split))
+        for i, record in self._alive:
+            record.measured(self.population.position, split, found[i] or {})
+
+    def _is_due(self) -> bool:
+        wait = max(self.place.pace.commit, self.cost / self.place.pace.share)
+        return time.monotonic() - self.committed_at >= wait
+
+    def _is_half_empty(self) -> bool:
+        population = self.population
+        gone = sum(s is not None and s < population.position for s in population.diverged_at)
+        return 2 * gone >= len(population)
+
+    def _compact(self) -> None:
+        self.population, places = self.population.compacted()
+        self.records = [self.records[i] for i in places]
+        with self.place.ledger.transaction():
+            self.regroup([[record.id for record in self.records]])
+
+    def _commit(self, status: Status) -> None:
+        """All members that are alive, at the same step."""
+        population, records, progresses = self.population, [], []
+        step = population.position
+        for i, record in self._alive:
+            if status == "done":
+                stored: Stored | None = record.save_end(population.weights(i), step)
+            else:
+                stored = record.save(population.state(i), step)
+            records.append(record)
+            progresses.append(self._progress(i, status, stored))
+        commit(self.place.ledger, records, progresses)
+        self.committed_at = time.monotonic()
+
+    def _progress(
+        self, i: int, status: Status, stored: Stored | None, *, diverged_at: int | None = None
+    ) -> Progress:
+        return self.records[i].progress(
+            status, stored, order_hash=self.population.order_hash(i), diverged_at=diverged_at
+        )

@@ -1,0 +1,90 @@
+"""A process that trains runs for a race: ``python -m steepest.racing.worker FD``.
+
+It is started by `steepest.racing.apart`, is asked over a socket, and knows nothing of the ledger.
+It ends when the socket is closed, so that nothing is left behind when the race itself is killed.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from steepest import tasks
+from steepest.racing.arm import restore
+from steepest.train.checkpoint import RunState
+from steepest.train.solo import SoloRun
+from steepest.train.task import Task
+
+__all__ = ["main"]
+
+
+class _Desk:
+    """What can be asked for, by name."""
+
+    def __init__(self) -> None:
+        self.task: Task | None = None
+        self.run: Any = None
+
+    def task_is(self, spec: str, train_on: Any, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self.task = tasks.load(spec, train_on=train_on)
+
+    def begin(self, arm: Mapping[str, Any], seed: int, steps: int, batch: int, device: str) -> Any:
+        found = restore(arm)
+        self.run = None  # before the next one takes memory
+        self.run = SoloRun(
+            self.task,  # type: ignore[arg-type]  # always told first
+            optimizer=found.factory(),
+            schedule=found.schedule,
+            seed=seed,
+            steps=steps,
+            batch_size=batch,
+            device=device,
+        )
+        return self.run.start_hash
+
+    def advance(self, n: int) -> Any:
+        chunk = self.run.advance(n)
+        return chunk, self.run.position, self.run.order_hash
+
+    def evaluate(self, split: Any) -> dict[str, float]:
+        return self.run.evaluate(split)  # type: ignore[no-any-return]
+
+    def weights(self) -> bytes:
+        return safetensors.torch.save(self.run.weights())
+
+    def state(self) -> Any:
+        state = self.run.state()
+        return safetensors.torch.save(state.tensors), state.meta
+
+    def restore(self, tensors: bytes, meta: dict[str, Any]) -> Any:
+        self.run.restore(RunState(safetensors.torch.load(tensors), meta))
+        return self.run.position, self.run.order_hash
+
+
+def main(fd: int) -> None:
+    """Answer until nobody asks any more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the race's business
+    desk = _Desk()
+    with Connection(fd) as connection:
+        while True:
+            try:
+                name, arguments = connection.recv()
+            except (EOFError, ConnectionError):
+                return
+            ask: Callable[..., Any] = getattr(desk, name)
+            try:
+                answer = "done", ask(*arguments)
+            except Exception as error:  # noqa: BLE001  a stranger's code; the race writes it down
+                answer = "raised", (type(error).__name__, str(error).strip())
+            connection.send(answer)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
