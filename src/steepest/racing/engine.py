@@ -16,7 +16,7 @@ import torch
 from steepest.errors import LedgerError, UnsupportedError, unknown_name
 from steepest.racing.apart import carry_out_apart, why_not_apart
 from steepest.racing.plan import RunPlan
-from steepest.racing.probe import Found, in_groups, probe, try_population
+from steepest.racing.probe import Found, in_groups, probe, try_population, using
 from steepest.racing.record import Place
 from steepest.racing.solo import carry_out
 from steepest.racing.together import carry_out_together
@@ -54,11 +54,15 @@ class Engine:
 
     def carry_out(self, place: Place, waiting: Sequence[RunPlan]) -> None:
         """Bring the runs that are not finished to their ends; `StoppedError` if asked to stop."""
-        left = {run.run_id: run for run in waiting}
         if self.name == "processes":
             carry_out_apart(place, waiting, workers=self.workers, threads=self.threads)
             place.stop.obey()
             return
+        with using(self.threads):
+            self._carry_out_here(place, waiting)
+
+    def _carry_out_here(self, place: Place, waiting: Sequence[RunPlan]) -> None:
+        left = {run.run_id: run for run in waiting}
         everything = {run.run_id: run for run in place.plan.runs}
         for group in self.groups:
             if not any(run_id in left for run_id in group):

@@ -12,7 +12,9 @@ import gc
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,14 +29,14 @@ from steepest.racing.together import build
 from steepest.train.memory import fitting, is_out_of_memory, member_bytes
 from steepest.train.population import Member, why_not
 
-__all__ = ["Found", "Tried", "in_groups", "probe", "try_population"]
+__all__ = ["Found", "Tried", "in_groups", "probe", "try_population", "using"]
 
 _SMALL = 6.0  # seconds; a race that solo finishes by then is not worth measuring
 _MARGIN = 0.05  # what another engine has to save
 _SHARE = 0.04  # of solo's time that measuring may take
 _BLOCK = 0.3  # seconds of training per measurement
 _ROUNDS = 3  # in which the best ones take turns
-_SIZES = (4, 16, 64, 256, 1024)
+_SIZES = (8, 32, 128, 512)
 _AGREE = 1e-3  # relative; three steps of one run in float32 differ by 1e-6
 _WORKERS_PAY = 20.0  # seconds of solo; starting processes takes a few
 _COMPILING_PAYS = 600.0  # seconds left; compiling takes half a minute to minutes
@@ -68,10 +70,11 @@ class Tried:
 
     def __str__(self) -> str:
         compiled = ", compiled" if self.compiled else ""
+        threads = f"{self.threads} thread{'s' * (self.threads != 1)}"
         return {
-            "solo": "solo",
-            "processes": f"{self.workers} processes with {_count(self.threads, 'thread')} each",
-            "population": f"populations of {self.size}{compiled}",
+            "solo": f"solo with {threads}",
+            "processes": f"{self.workers} processes with {threads} each",
+            "population": f"populations of {self.size} with {threads}{compiled}",
         }[self.engine]
 
 
@@ -229,62 +232,96 @@ def probe(place: Place, waiting: Sequence[RunPlan]) -> Found:
     """Measure the engines that can do what is left, and choose."""
     race = _Race(place, waiting)
     threads = torch.get_num_threads()
-    alone, solo = _measure_solo(race, waiting, threads)
-    if not math.isfinite(solo.total):
-        return Found(best=solo, reason="engine: solo; every arm diverges at once")
-    if solo.total < _SMALL:
+    solo = _measure_solo(race, waiting, threads)
+    if not math.isfinite(solo.tried.total):
+        return Found(best=solo.tried, reason="engine: solo; every arm diverges at once")
+    if solo.tried.total < _SMALL:
         return Found(
-            best=solo,
-            reason=f"engine: solo; it needs about {solo.total:.1f} s, too little to measure others",
+            best=solo.tried,
+            reason=f"engine: solo; it needs about {solo.tried.total:.1f} s, too little to measure "
+            "others",
         )
-    budget = max(4.0, _SHARE * solo.total)
-    begin = time.monotonic()
+    until = time.monotonic() + max(4.0, _SHARE * solo.tried.total)
     events: list[tuple[str, str]] = []
-    rivals: list[tuple[Tried, Callable[[], float]]] = []
+    rivals: list[_Rival] = []
+    if threads > 1:  # small matrices, or a busy machine: threads may wait more than they work
+        rivals.append(_measure_solo(race, waiting, 1))
+    best = min(r.tried.threads for r in (solo, *rivals) if r.beats(solo)) if rivals else threads
     fit = Fit(None, [])
     if len(waiting) > 1:
         fit = try_population(place, waiting)
         events += fit.events
-        rivals += _measure_populations(race, fit, solo, threads, until=begin + budget)
+        rivals += _measure_populations(race, fit, solo.tried, best, until=until)
+        if best != threads:
+            rivals += _measure_populations(race, fit, solo.tried, threads, until=until)
     else:
         events.append(("not_batched", "one run is no population"))
     crew: list[Worker] = []
     try:
-        rivals += _measure_processes(race, waiting, solo, threads, crew=crew, events=events)
-        best = _take_turns(race, (solo, alone), rivals, events)
+        rivals += _measure_processes(race, waiting, solo.tried, threads, crew=crew, events=events)
+        chosen, plain = _take_turns(race, [solo, *rivals], events)
     finally:
         for worker in crew:
             worker.close()
         rivals.clear()
         gc.collect()
-    saved = 1 - best.total / solo.total
-    why = f"{saved:.0%} less than solo's {solo.total:.0f} s" if best is not solo else "the fastest"
+    saved = 1 - chosen.total / plain.total
+    why = f"{saved:.0%} less than the {plain.total:.0f} s of {plain}" if saved else "the fastest"
     return Found(
-        best=best,
-        reason=f"engine: {best}; about {best.total:.0f} s for what is left, {why}",
-        together=tuple(fit.together) if best.engine == "population" else (),
+        best=chosen,
+        reason=f"engine: {chosen}; about {chosen.total:.0f} s for what is left, {why}",
+        together=tuple(fit.together) if chosen.engine == "population" else (),
         events=tuple(events),
     )
 
 
-def _measure_solo(
-    race: _Race, waiting: Sequence[RunPlan], threads: int
-) -> tuple[Callable[[], float], Tried]:
-    """A plain run of up to four arms; what repeats the measurement, and what it found."""
+@dataclass
+class _Rival:
+    """An engine that can do the race, and what measures its step again."""
+
+    tried: Tried
+    measure: Callable[[], float]
+
+    def again(self) -> float:
+        """Seconds per step of one run."""
+        with using(self.tried.threads if self.tried.engine != "processes" else None):
+            return self.measure()
+
+    def beats(self, other: _Rival) -> bool:
+        """Whether it was at least as fast."""
+        return self.tried.total <= other.tried.total
+
+
+@contextmanager
+def using(threads: int | None) -> Iterator[None]:
+    """Let torch use so many threads meanwhile; None: as it is."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _measure_solo(race: _Race, waiting: Sequence[RunPlan], threads: int) -> _Rival:
+    """A plain run of up to four arms."""
     by_arm = list({run.arm.label: run for run in waiting}.values())[:4]
     runs = [train_here(race.place, replace(run, steps=10**9)) for run in by_arm]
-    for run in runs:
-        run.advance(3)
 
-    def again() -> float:
+    def measure() -> float:
         return _mean([_seconds_per_step(run, _BLOCK / len(runs)) for run in runs])
 
-    tried = race.total(Tried(engine="solo", threads=threads, step=again()))
-    if tried.total >= _SMALL / 4:
-        begin = time.perf_counter()
-        runs[0].evaluate(race.split)
-        tried = replace(tried, evaluation=time.perf_counter() - begin)
-    return again, race.total(tried)
+    rival = _Rival(Tried(engine="solo", threads=threads), measure)
+    with using(threads):
+        for run in runs:
+            run.advance(3)
+        rival.tried = race.total(replace(rival.tried, step=measure()))
+        if rival.tried.total >= _SMALL / 4:
+            begin = time.perf_counter()
+            runs[0].evaluate(race.split)
+            evaluation = time.perf_counter() - begin
+            rival.tried = race.total(replace(rival.tried, evaluation=evaluation))
+    return rival
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -305,66 +342,76 @@ def _seconds_per_step(run: Training, seconds: float) -> float:
 
 def _measure_populations(
     race: _Race, fit: Fit, solo: Tried, threads: int, *, until: float
-) -> list[tuple[Tried, Callable[[], float]]]:
+) -> list[_Rival]:
     """Larger and larger populations, as long as that pays and time and memory allow."""
     if fit.size is None:
         return []
-    found: list[tuple[Tried, Callable[[], float]]] = []
     sizes = [size for size in _SIZES if size < fit.size]
-    if len(fit.together) <= 2 * fit.size or not sizes:
+    if not sizes or len(fit.together) <= 2 * fit.size:
         sizes.append(fit.size)
+    found: list[_Rival] = []
     for size in sizes:
-        tried, again = _measure_population(race, fit, size, threads, solo, compiled=False)
-        if tried is None or again is None:
+        rival = _measure_population(race, fit, size, threads, solo, compiled=False)
+        if rival is None:
             break
-        worse = found and tried.total > 1.1 * found[-1][0].total
-        found.append((tried, again))
-        hopeless = tried.total > 2 * solo.total
-        if worse or hopeless or time.monotonic() > until:
+        found.append(rival)
+        best = min(r.tried.total for r in found)
+        slower = [r.tried.total > 1.1 * best for r in found[-2:]]
+        hopeless = len(found) > 1 and best > 1.5 * solo.total
+        if (len(slower) == 2 and all(slower)) or hopeless or time.monotonic() > until:
             break
-    found.sort(key=lambda item: item[0].total)
-    best = found[:1]
-    if best and min(best[0][0].total, solo.total) > _COMPILING_PAYS:
-        tried, again = _measure_population(race, fit, best[0][0].size, threads, solo, compiled=True)
-        if tried is not None and again is not None:
-            best.append((tried, again))
-    return best
+    if not found:
+        return []
+    quickest = min(found, key=lambda r: r.tried.total)
+    left = min(quickest.tried.total, solo.total)
+    if left > _COMPILING_PAYS:
+        rival = _measure_population(race, fit, quickest.tried.size, threads, solo, compiled=True)
+        return [quickest] + ([rival] if rival else [])
+    return [quickest]
 
 
 def _measure_population(
     race: _Race, fit: Fit, size: int, threads: int, solo: Tried, *, compiled: bool
-) -> tuple[Tried | None, Callable[[], float] | None]:
+) -> _Rival | None:
+    """None if it does not fit into memory, or if all members diverge at once."""
     begin = time.perf_counter()
     endless = [replace(run, steps=10**9) for run in fit.together[:size]]
-    try:
-        population = build(race.place, endless, compiled=compiled)
-        population.advance(2)
-        if not population.alive:
-            return None, None
-        start = time.perf_counter() - begin if compiled else 0.0
+    with using(threads):
+        try:
+            population = build(race.place, endless, compiled=compiled)
+            population.advance(2)
+            if not population.alive:
+                return None
+            start = time.perf_counter() - begin if compiled else 0.0
 
-        def again() -> float:
-            begin = time.perf_counter()
-            population.advance(1)
-            once = time.perf_counter() - begin
-            n = max(1, min(1000, int(_BLOCK / once)))
-            begin = time.perf_counter()
-            population.advance(n)
-            return (time.perf_counter() - begin) / n / len(population)
+            def measure() -> float:
+                begin = time.perf_counter()
+                population.advance(1)
+                once = time.perf_counter() - begin
+                n = max(1, min(1000, int(_BLOCK / once)))
+                begin = time.perf_counter()
+                population.advance(n)
+                return (time.perf_counter() - begin) / n / len(population)
 
-        tried = Tried(
-            engine="population", size=size, threads=threads, compiled=compiled, step=again()
-        )
-        begin = time.perf_counter()
-        examples = population.try_evaluation(race.place.task.eval_batch_size)
-        share = (time.perf_counter() - begin) / len(population) / examples
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        return None, None
+            step = measure()
+            begin = time.perf_counter()
+            examples = population.try_evaluation(race.place.task.eval_batch_size)
+            share = (time.perf_counter() - begin) / len(population) / examples
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
     total = population.examples(race.split)
-    evaluation = share * total if total else solo.evaluation
-    return race.total(replace(tried, start=start, evaluation=evaluation)), again
+    tried = Tried(
+        engine="population",
+        size=size,
+        threads=threads,
+        compiled=compiled,
+        step=step,
+        start=start,
+        evaluation=share * total if total else solo.evaluation,
+    )
+    return _Rival(race.total(tried), measure)
 
 
 def _measure_processes(
@@ -375,7 +422,7 @@ def _measure_processes(
     *,
     crew: list[Worker],
     events: list[tuple[str, str]],
-) -> list[tuple[Tried, Callable[[], float]]]:
+) -> list[_Rival]:
     """As many processes as torch has threads here, one thread each."""
     plan = race.place.plan
     reason = why_not_apart(plan)
@@ -401,34 +448,28 @@ def _measure_processes(
         return []
     start = time.perf_counter() - begin
 
-    def again() -> float:
-        from concurrent.futures import ThreadPoolExecutor
-
+    def measure() -> float:
         with ThreadPoolExecutor(len(runs)) as pool:
             steps = list(pool.map(lambda run: _seconds_per_step(run, _BLOCK), runs))
         return _mean(steps) / len(runs)
 
-    again()
-    tried = Tried(engine="processes", workers=workers, threads=1, step=again(), start=start)
+    measure()
+    tried = Tried(engine="processes", workers=workers, threads=1, step=measure(), start=start)
     evaluation = solo.evaluation * tried.step / solo.step
-    return [(race.total(replace(tried, evaluation=evaluation)), again)]
+    return [_Rival(race.total(replace(tried, evaluation=evaluation)), measure)]
 
 
 def _take_turns(
-    race: _Race,
-    solo: tuple[Tried, Callable[[], float]],
-    rivals: list[tuple[Tried, Callable[[], float]]],
-    events: list[tuple[str, str]],
-) -> Tried:
-    """Measure all again, one after the other, several times; the one to take."""
-    everybody = [solo, *rivals]
+    race: _Race, everybody: Sequence[_Rival], events: list[tuple[str, str]]
+) -> tuple[Tried, Tried]:
+    """Measure all again, one after the other, several times; the one to take, and solo."""
     steps: list[list[float]] = [[] for _ in everybody]
-    for _ in range(_ROUNDS if rivals else 1):
-        for (_, again), found in zip(everybody, steps, strict=True):
-            found.append(again())
+    for _ in range(_ROUNDS if len(everybody) > 1 else 1):
+        for rival, found in zip(everybody, steps, strict=True):
+            found.append(rival.again())
     final = [
-        race.total(replace(tried, step=statistics.median(found)))
-        for (tried, _), found in zip(everybody, steps, strict=True)
+        race.total(replace(rival.tried, step=statistics.median(found)))
+        for rival, found in zip(everybody, steps, strict=True)
     ]
     for tried in final:
         ahead = f", {tried.start:.1f} s to start" if tried.start else ""
@@ -442,9 +483,4 @@ def _take_turns(
         )
     plain = final[0]
     best = min(final, key=lambda t: t.total if math.isfinite(t.total) else math.inf)
-    chosen = best if best.total < (1 - _MARGIN) * plain.total else plain
-    return solo[0] if chosen is plain else chosen
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+    return (best if best.total < (1 - _MARGIN) * plain.total else plain), plain

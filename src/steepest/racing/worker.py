@@ -56,8 +56,9 @@ class _Desk:
     def evaluate(self, split: Any) -> dict[str, float]:
         return self.run.evaluate(split)  # type: ignore[no-any-return]
 
-    def weights(self) -> bytes:
-        return safetensors.torch.save(self.run.weights())
+    def weights(self) -> Any:
+        weights = self.run.weights()
+        return list(weights), safetensors.torch.save(weights)
 
     def state(self) -> Any:
         state = self.run.state()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -52,7 +53,8 @@ def member_bytes(task: Task, member: Member, *, batch_size: int, device: str) ->
         saved[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
         return x
 
-    alone = Population(task, [member], steps=1, batch_size=batch_size, device=device)
+    plain = replace(member, schedule=None)  # no schedule is made for a run of one step
+    alone = Population(task, [plain], steps=1, batch_size=batch_size, device=device)
     kept = [*alone.stacks.params.values(), *alone.stacks.buffers.values()]
     with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
         alone.advance(1)
