@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from steepest import __version__
-from steepest.cli import race, report, resume, rules, tasks
+from steepest.cli import bench, race, report, resume, rules, tasks
 from steepest.cli.words import SpreadArms
 from steepest.errors import SteepestError
 
@@ -46,6 +46,7 @@ app.command("resume")(resume.resume)
 app.command("report")(report.report)
 app.command("tasks")(tasks.tasks)
 app.command("rules")(rules.rules)
+app.add_typer(bench.app, name="bench")
 
 
 def main() -> None:

@@ -27,7 +27,15 @@ from steepest.racing.solo import carry_out, fail
 from steepest.train.checkpoint import RunState
 from steepest.train.solo import Chunk
 
-__all__ = ["RemoteRun", "Worker", "WorkerLostError", "carry_out_apart", "why_not_apart"]
+__all__ = [
+    "RemoteRun",
+    "Worker",
+    "WorkerLostError",
+    "carry_out_apart",
+    "hire",
+    "train_there",
+    "why_not_apart",
+]
 
 
 class WorkerLostError(errors.SteepestError):
@@ -38,11 +46,12 @@ class Worker:
     """A process that trains runs.
 
     Args:
-        plan: The race; the process finds its task by name.
+        task: How the process finds the task.
+        train_on: ``train``, or ``all`` where validation data is trained on too.
         threads: That torch may use there.
     """
 
-    def __init__(self, plan: Plan, *, threads: int) -> None:
+    def __init__(self, task: str | None, *, train_on: str, threads: int) -> None:
         self._connection, there = Pipe()
         fd = there.fileno()
         with there:
@@ -53,7 +62,7 @@ class Worker:
                 stdout=subprocess.DEVNULL,
                 env={**os.environ, "OMP_NUM_THREADS": str(threads)},
             )
-        self.ask("task_is", plan.task_spec, plan.spec.train_on, threads)
+        self.ask("task_is", task, train_on, threads)
 
     def ask(self, name: str, *arguments: Any) -> Any:
         """Have something done there.
@@ -88,21 +97,31 @@ def _error(name: str, text: str) -> Exception:
 
 
 class RemoteRun:
-    """A `SoloRun` in a worker."""
+    """A `SoloRun` in a worker.
 
-    def __init__(self, worker: Worker, place: Place, planned: RunPlan) -> None:
-        spec = place.plan.spec
+    Args:
+        worker: Which one.
+        arm: The arm's settings.
+        seed: The run's seed.
+        steps: How long it is.
+        batch_size: Examples per step.
+        device: Where it trains.
+    """
+
+    def __init__(
+        self,
+        worker: Worker,
+        arm: Mapping[str, Any],
+        *,
+        seed: int,
+        steps: int,
+        batch_size: int,
+        device: str,
+    ) -> None:
         self._worker = worker
         self.position = 0
         self.order_hash = bytes(16).hex()
-        self.start_hash: str = worker.ask(
-            "begin",
-            planned.arm.settings(),
-            planned.seed,
-            planned.steps,
-            spec.batch_size,
-            spec.device,
-        )
+        self.start_hash: str = worker.ask("begin", arm, seed, steps, batch_size, device)
 
     def advance(self, n: int) -> Chunk:
         """Train some steps."""
@@ -129,6 +148,23 @@ class RemoteRun:
         """Go to where a state was taken."""
         tensors = safetensors.torch.save(state.tensors)
         self.position, self.order_hash = self._worker.ask("restore", tensors, state.meta)
+
+
+def hire(plan: Plan, *, threads: int) -> Worker:
+    """A worker for a race's runs."""
+    return Worker(plan.task_spec, train_on=plan.spec.train_on, threads=threads)
+
+
+def train_there(worker: Worker, plan: Plan, planned: RunPlan) -> RemoteRun:
+    """A planned run, at its start, in a worker."""
+    return RemoteRun(
+        worker,
+        planned.arm.settings(),
+        seed=planned.seed,
+        steps=planned.steps,
+        batch_size=plan.spec.batch_size,
+        device=plan.spec.device,
+    )
 
 
 class _OneAtATime:
@@ -214,7 +250,7 @@ class _Crew:
     def _hire(self) -> Worker:
         if self._over:
             raise StoppedError("the race was stopped")
-        worker = Worker(self.place.plan, threads=self.threads)
+        worker = hire(self.place.plan, threads=self.threads)
         with self._turn:
             self._workers.append(worker)
         return worker
@@ -249,7 +285,7 @@ class _Crew:
 
     def _carry_out(self, worker: Worker, planned: RunPlan) -> None:
         def at_start(place: Place, planned: RunPlan) -> RemoteRun:
-            return RemoteRun(worker, place, planned)
+            return train_there(worker, place.plan, planned)
 
         carry_out(self.place, planned, at_start=at_start, passing=(WorkerLostError,))
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from steepest.racing.apart import RemoteRun, Worker, why_not_apart
+from steepest.racing.apart import Worker, hire, train_there, why_not_apart
 from steepest.racing.plan import RunPlan
 from steepest.racing.record import Place
 from steepest.racing.solo import Training, train_here
@@ -438,9 +438,9 @@ def _measure_processes(
         return []
     begin = time.perf_counter()
     try:
-        crew += [Worker(plan, threads=1) for _ in range(workers)]
+        crew += [hire(plan, threads=1) for _ in range(workers)]
         runs = [
-            RemoteRun(worker, race.place, replace(waiting[i % len(waiting)], steps=10**9))
+            train_there(worker, plan, replace(waiting[i % len(waiting)], steps=10**9))
             for i, worker in enumerate(crew)
         ]
     except Exception as error:  # noqa: BLE001  the task may not load there

@@ -1,0 +1,325 @@
+"""How long does a step of a run take? The plain loop beside every engine, interleaved in one run.
+
+The yardstick is the machine's own matrix product: a step of a run has to do the multiplications of
+its forward and backward pass, counted with `torch.utils.flop_counter`, and cannot be faster than
+the machine multiplies.
+"""
+
+from __future__ import annotations
+
+import gc
+import resource
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from steepest import optim
+from steepest.errors import UnsupportedError, unknown_name
+from steepest.racing.apart import RemoteRun, Worker
+from steepest.tasks import mnist
+from steepest.train.memory import is_out_of_memory
+from steepest.train.population import Member, Population
+from steepest.train.solo import SoloRun
+from steepest.train.task import Task
+
+__all__ = ["MODELS", "WAYS", "Timing", "gemm_rate", "measure_population"]
+
+WAYS = ("plain loop", "solo", "population", "population compiled")
+"""A user's own loop, the same made repeatable, and many runs at once."""
+
+_BLOCK = 0.25  # seconds of training per measurement, about
+_BATCH = 32
+
+
+class _Residual(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """A block with a skip."""
+        inside = F.relu(self.norm1(self.conv1(x)))
+        return F.relu(x + self.norm2(self.conv2(inside)))
+
+
+def _resnet() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3, stride=2, padding=1),
+        _Residual(16),
+        _Residual(16),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 10),
+    )
+
+
+class _Transformer(nn.Module):
+    """An image's rows as words: two layers, width 64, four heads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(28, 64)
+        self.place = nn.Parameter(torch.randn(28, 64) * 0.02)
+        layer = nn.TransformerEncoderLayer(64, 4, 128, 0.0, batch_first=True, norm_first=True)
+        self.layers = nn.ModuleList([layer])
+        self.drop = nn.Dropout(0.1)
+        self.out = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Class scores."""
+        x = self.drop(self.embed(x.squeeze(1)) + self.place)
+        for layer in self.layers:
+            x = layer(x)
+        return self.out(x.mean(1))
+
+
+MODELS: dict[str, Callable[[], Task]] = {
+    "mnist": mnist.mnist,
+    "mnist-mlp": mnist.mnist_mlp,
+    "mnist-logreg": mnist.mnist_logreg,
+    "resnet": lambda: _on_mnist("resnet", _resnet),
+    "transformer": lambda: _on_mnist("transformer", _Transformer),
+}
+"""What is trained: the three ready-made tasks, and two small models on the same images."""
+
+
+def _on_mnist(name: str, model: Callable[[], nn.Module]) -> Task:
+    base = mnist.mnist_mlp()
+    return Task(name=name, model=model, loss=F.cross_entropy, train=base.train, batch_size=_BATCH)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """How fast a way was.
+
+    Attributes:
+        model: Which model.
+        way: One of `WAYS`, or ``N processes``.
+        members: Runs at once.
+        step: Seconds per step of one run, median over the rounds.
+        flops: Multiplications and additions per second.
+        share: Of what the machine's matrix product does, measured in the same rounds.
+        speedup: Of the plain loop, median over the rounds.
+        memory: Bytes: on CUDA the most that was allocated, on the CPU the most that the process
+            ever had in memory, so of all ways measured so far.
+        reason: Why there is no number.
+    """
+
+    model: str
+    way: str
+    members: int
+    step: float = float("nan")
+    flops: float = float("nan")
+    share: float = float("nan")
+    speedup: float = float("nan")
+    memory: int = 0
+    reason: str = ""
+
+
+def gemm_rate(device: str = "cpu", *, n: int = 0) -> float:
+    """Operations per second of a float32 matrix product, the best of some."""
+    n = n or (8192 if device == "cuda" else 1024)
+    a, b = torch.randn(n, n, device=device), torch.randn(n, n, device=device)
+    best = float("inf")
+    for _ in range(6):
+        begin = time.perf_counter()
+        a @ b
+        _wait(device)
+        best = min(best, time.perf_counter() - begin)
+    return 2 * n**3 / best
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def measure_population(
+    models: Sequence[str] = tuple(MODELS),
+    *,
+    members: Sequence[int] = (1, 8, 64, 256),
+    rounds: int = 5,
+    device: str = "cpu",
+    compiled: bool = False,
+    processes: int = 0,
+) -> Iterator[Timing]:
+    """Time a step of a run in every way, the ways taking turns within each round.
+
+    Args:
+        models: Of `MODELS`.
+        members: Sizes of populations.
+        rounds: How often everything is measured; medians are reported.
+        device: ``cpu`` or ``cuda``.
+        compiled: Try compiled populations too, which takes a while.
+        processes: Solo workers at once, with one thread each; 0 leaves them out, as do the two
+            models that are no ready-made task.
+
+    Yields:
+        A row for each model, way and size, as soon as the model is measured.
+    """
+    for name in models:
+        if name not in MODELS:
+            raise unknown_name("model", name, MODELS)
+        yield from _measure(
+            name, members, rounds=rounds, device=device, compiled=compiled, processes=processes
+        )
+        gc.collect()
+
+
+Clocked = Callable[[], float]
+
+
+def _measure(
+    name: str,
+    sizes: Sequence[int],
+    *,
+    rounds: int,
+    device: str,
+    compiled: bool,
+    processes: int,
+) -> Iterator[Timing]:
+    task = MODELS[name]()
+    flops = _count_flops(task)
+    ways: dict[tuple[str, int], Clocked] = {
+        ("plain loop", 1): _plain(task, device),
+        ("solo", 1): _solo(task, device),
+    }
+    crew: list[Worker] = []
+    left_out: list[Timing] = []
+    try:
+        if processes and name.startswith("mnist") and device == "cpu":
+            ways[f"{processes} processes", processes] = _processes(name, processes, crew)
+        for size in sizes:
+            for way in WAYS[2 : 4 if compiled else 3]:
+                try:
+                    ways[way, size] = _population(task, size, device, compiled=way != WAYS[2])
+                except Exception as error:  # noqa: BLE001  the row says why there is no number
+                    full = "out of memory" if is_out_of_memory(error) else str(error)
+                    reason = full.strip().split("\n")[0]
+                    left_out.append(Timing(model=name, way=way, members=size, reason=reason))
+        found: dict[tuple[str, int], list[float]] = {way: [] for way in ways}
+        peaks = []
+        for _ in range(rounds):
+            peaks.append(gemm_rate(device))
+            for way, clocked in ways.items():
+                found[way].append(clocked())
+    finally:
+        for worker in crew:
+            worker.close()
+    plain = found["plain loop", 1]
+    peak = statistics.median(peaks)
+    for (way, size), steps in found.items():
+        step = statistics.median(steps)
+        yield Timing(
+            model=name,
+            way=way,
+            members=size,
+            step=step,
+            flops=flops / step,
+            share=flops / step / peak,
+            speedup=statistics.median(p / s for p, s in zip(plain, steps, strict=True)),
+            memory=_memory(device),
+        )
+    yield from left_out
+
+
+def _memory(device: str) -> int:
+    if device == "cuda":
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _count_flops(task: Task) -> int:
+    """Of one step: forward and backward."""
+    run = SoloRun(task, optimizer=_sgd, schedule=None, seed=0, steps=1)
+    with FlopCounterMode(display=False) as counter:
+        run.advance(1)
+    return counter.get_total_flops()
+
+
+def _sgd(parameters: object) -> torch.optim.Optimizer:
+    return optim.build("sgd", parameters, lr=1e-3)
+
+
+def _repeated(step: Callable[[], object], *, runs: int, device: str) -> Clocked:
+    """Seconds per step of one run, measured over about a block."""
+    step()
+    step()
+    _wait(device)
+
+    def clocked() -> float:
+        begin, n = time.perf_counter(), 0
+        while n < 3 or time.perf_counter() - begin < _BLOCK:
+            step()
+            n += 1
+        _wait(device)
+        return (time.perf_counter() - begin) / n / runs
+
+    return clocked
+
+
+def _plain(task: Task, device: str) -> Clocked:
+    """What a tutorial shows, with the data on the device already."""
+    model = task.model().to(device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    if not isinstance(task.train, tuple):
+        raise UnsupportedError("the data of a benchmark are tensors")
+    x, y = (part.to(device) for part in task.train)
+
+    def step() -> None:
+        rows = torch.randint(len(x), (_BATCH,), device=device)
+        optimizer.zero_grad()
+        loss = task.loss(model(x[rows]), y[rows])
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        loss.item()  # as a loop does that prints it
+
+    return _repeated(step, runs=1, device=device)
+
+
+def _solo(task: Task, device: str) -> Clocked:
+    run = SoloRun(task, optimizer=_sgd, schedule=None, seed=0, steps=10**9, device=device)
+    return _repeated(lambda: run.advance(5), runs=5, device=device)
+
+
+def _population(task: Task, size: int, device: str, *, compiled: bool) -> Clocked:
+    members = [Member(_sgd, None, seed) for seed in range(size)]
+    population = Population(task, members, steps=10**9, device=device, compiled=compiled)
+    return _repeated(lambda: population.advance(1), runs=size, device=device)
+
+
+def _processes(name: str, count: int, crew: list[Worker]) -> Clocked:
+    from concurrent.futures import ThreadPoolExecutor
+
+    crew += [Worker(name, train_on="train", threads=1) for _ in range(count)]
+    runs = [
+        RemoteRun(
+            worker,
+            {"kind": "rule", "text": "sgd(lr=0.001)", "label": "sgd", "source": ""},
+            seed=seed,
+            steps=10**9,
+            batch_size=_BATCH,
+            device="cpu",
+        )
+        for seed, worker in enumerate(crew)
+    ]
+    for run in runs:
+        run.advance(3)
+
+    def clocked() -> float:
+        n = 2 + int(_BLOCK / (runs[0].advance(3).seconds / 3))
+        begin = time.perf_counter()
+        with ThreadPoolExecutor(count) as pool:
+            list(pool.map(lambda run: run.advance(n), runs))
+        return (time.perf_counter() - begin) / n / count
+
+    return clocked
