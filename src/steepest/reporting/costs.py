@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from steepest.numbers import amount, significant
 from steepest.reporting.drawing import Panel, Picture, arm_meta, axes, name_rows, plain, shorten
 from steepest.reporting.facts import (
     QUANTITIES,
@@ -16,7 +17,6 @@ from steepest.reporting.facts import (
     timed,
     to_target,
 )
-from steepest.reporting.numbers import amount, significant
 from steepest.reporting.palette import look_of
 
 if TYPE_CHECKING:
