@@ -19,7 +19,10 @@ from steepest import rules
 from steepest.errors import UnsupportedError, unknown_name
 from steepest.optim.build import build
 
-__all__ = ["LAYOUTS", "Bandwidth", "Layout", "Timing", "bandwidth", "measure_steps"]
+__all__ = ["LAYOUTS", "WAYS", "Bandwidth", "Layout", "Timing", "bandwidth", "measure_steps"]
+
+WAYS = ("kernel", "eager", "torch for-loop", "torch foreach", "torch fused", "torch compiled")
+"""All ways to do a step; torch has not all of them for all rules."""
 
 _FUSED = ("adagrad", "adam", "adamw", "sgd")  # what torch has a fused CPU kernel for
 _TORCH = {
@@ -100,8 +103,7 @@ class Timing:
     Attributes:
         rule: The rule's name.
         layout: The layout's name.
-        way: ``"kernel"``, ``"eager"`` (ours), ``"torch for-loop"``, ``"torch foreach"``,
-            ``"torch fused"`` or ``"torch compiled"``.
+        way: One of `WAYS`; the first two are ours.
         milliseconds: The median.
         fastest: The shortest.
         gigabytes_per_second: At the ideal number of bytes.
@@ -147,7 +149,7 @@ def measure_steps(
         rule: The rule's name.
         layout: The shapes.
         repeats: How many rounds.
-        ways: Only these; default: all that there are for the rule.
+        ways: Only these, where the rule has them, beside ``kernel``; default: all.
         compiled: Also torch's for-loop under ``torch.compile`` (takes a minute to compile).
 
     Raises:
@@ -156,8 +158,8 @@ def measure_steps(
     """
     known = _ways(rule, compiled=compiled)
     for way in ways or ():
-        if way not in known:
-            raise unknown_name(f"way to run {rule}", way, known)
+        if way not in WAYS:
+            raise unknown_name("way to do a step", way, WAYS)
     chosen = [way for way in known if ways is None or way in ways or way == "kernel"]
     grads = [torch.randn(shape) for shape in layout.shapes]
     steps = {way: _prepared(known[way], grads) for way in chosen}
