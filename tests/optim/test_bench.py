@@ -37,7 +37,7 @@ def test_only_some_ways_always_beside_the_kernel():
     assert [timing.way for timing in timings] == ["kernel", "eager"]
     timings = measure_steps("lion", SMALL, repeats=2, ways=["torch fused"])  # torch has no Lion
     assert [timing.way for timing in timings] == ["kernel"]
-    with pytest.raises(InputError, match="unknown way to do a step 'fused'.*'torch fused'"):
+    with pytest.raises(InputError, match=r"unknown way to do a step 'fused'.*'torch fused'"):
         measure_steps("lion", SMALL, ways=["fused"])
 
 
