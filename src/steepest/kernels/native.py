@@ -15,7 +15,7 @@ from torch import Tensor
 from steepest.errors import UnsupportedError
 from steepest.kernels import Block, cpu, cuda, walk
 from steepest.kernels.device import DeviceLaunch, counts_on_device
-from steepest.kernels.table import Launch, alike
+from steepest.kernels.table import Launch, alike, same_layout
 from steepest.kernels.trace import Specialisation, specialise, trace
 from steepest.kernels.unavailable import KernelUnavailable
 
@@ -55,6 +55,9 @@ class Work:
         self._walker = walk.walker()
         if self._walker is not None and not all(x.aim(self._walker) for x in self._launches):
             self._walker = None
+        self._held = [x for launch in self._launches for x in launch.held[launch.n :]]
+        self._data = [x.data_ptr() for x in self._held]
+        self._handles = [self._walker.handle(x) for x in self._held] if self._walker else []
         self.watch([])
 
     def watch(self, groups: list[dict[str, Any]]) -> None:
@@ -68,12 +71,10 @@ class Work:
         self._contents = [list(x) for x in self._lists]
         self._entries = [tuple(g.items()) for g in groups]
         self._idle = [p for params in self._contents[1:] for p in params if id(p) not in working]
-        self._held = [x for launch in self._launches for x in launch.held[launch.n :]]
-        self._data = [x.data_ptr() for x in self._held]
         if self._walker is None:
             return
-        handles = [[self._walker.handle(x) for x in xs] for xs in (self._held, self._idle)]
-        if any(None in column for column in handles):
+        idle = [self._walker.handle(x) for x in self._idle]
+        if None in idle or None in self._handles:
             self._walker = None
             return
         items = [x for content in self._contents for x in content]
@@ -82,9 +83,9 @@ class Work:
             "list": _array([id(x) for x in self._lists]),
             "list_first": _array([0, *accumulate(map(len, self._contents))]),
             "items": _array([id(x) for x in items]),
-            "watch": _array(handles[0]),
+            "watch": _array(self._handles),
             "watched_data": _array(self._data),
-            "idle_params": _array(handles[1]),
+            "idle_params": _array(idle),
         }
         self._structure = walk.Structure(
             dicts=len(groups),
@@ -347,7 +348,7 @@ def _unfit_state(block: Block) -> str | None:
                     return f"the slot {name} is {x.dtype} of shape {tuple(x.shape)}"
                 continue
             kinds.add(x.dtype)
-            if x.shape != p.shape or not alike(x.to(p.dtype) if x.dtype != p.dtype else x, p):
+            if not same_layout(x, p):
                 return f"the slot {name} is not laid out like its parameter"
     dtype = block.params[0].dtype
     if len(kinds) > 1 or not kinds <= {dtype, torch.float32}:

@@ -23,7 +23,7 @@ from steepest.kernels import Block, cpu, walk
 from steepest.kernels.scalars import scalar_function
 from steepest.kernels.trace import Program
 
-__all__ = ["Launch"]
+__all__ = ["Launch", "alike", "same_layout"]
 
 _CHUNK = 65_536  # elements per row: a quarter of a megabyte per stream
 _ITEM = 16_384  # elements that a thread takes at a time, at least
@@ -284,18 +284,18 @@ class Launch:
 
 def alike(g: Tensor, p: Tensor) -> bool:
     """Whether a kernel can walk through both in step: same type, shape and strides."""
-    return (
-        g.dtype is p.dtype
-        and g.layout is p.layout
-        and g.device == p.device
-        and g.shape == p.shape
-        and (
-            p.numel() == 0
-            or all(
-                s == t or d == 1 for s, t, d in zip(g.stride(), p.stride(), p.shape, strict=True)
-            )
-        )
-    )
+    if g.dtype is not p.dtype or g.layout is not p.layout or g.device != p.device:
+        return False
+    return same_layout(g, p) and not g.is_neg()
+
+
+def same_layout(a: Tensor, b: Tensor) -> bool:
+    """Whether the elements of both lie in the same order."""
+    if a.shape != b.shape:
+        return False
+    if a.stride() == b.stride() or not a.numel():
+        return True
+    return all(s == t or d == 1 for s, t, d in zip(a.stride(), b.stride(), b.shape, strict=True))
 
 
 def _address(buffer: bytearray) -> int:
