@@ -27,7 +27,7 @@ __all__ = ["Launch", "alike", "same_layout"]
 
 _CHUNK = 65_536  # elements per row: a quarter of a megabyte per stream
 _ITEM = 16_384  # elements that a thread takes at a time, at least
-_ALONE = 65_536  # up to so many elements (20 µs) it does not pay to wait for a second thread
+_ALONE = 131_072  # up to so many elements (40 µs) it does not pay to wait for a second thread
 
 
 class Launch:
