@@ -49,8 +49,9 @@ class Averaged(Facade):
             for p in group["params"]:
                 held = self.state.get(p)
                 if held:
+                    average = self.rule.averaged(p, held, values)
                     held[_KEPT] = p.detach().clone(memory_format=torch.preserve_format)
-                    p.copy_(self.rule.averaged(p, held, values))
+                    p.copy_(average)
                     self._evaluated[p] = p._version
             group["train_mode"] = False
 

@@ -1,4 +1,10 @@
-"""An engine for matrix rules: matrices of one shape are stacked and their formula is run once."""
+"""An engine for matrix rules: matrices of one shape are stacked and their formula is run once.
+
+Starting an operation on a small matrix costs more than doing it. One CPU core, float32, a step of
+all in stacks against one by one (least of 13): 48 matrices of 16 x 16: Muon 0.88 ms against 5.2,
+SOAP 1.6 against 3.2, Shampoo 2.7 against 4.1; 24 of 64 x 64: 2.9 against 4.8, 2.5 against 3.1, 8.3
+against 8.9; from 128 x 128 on no difference, and from 256 x 256 on the copies cost 5 to 8 percent.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +21,9 @@ __all__ = ["STACKED", "Stacked"]
 
 _LARGEST = 1 << 22
 """Elements of a stack: its temporaries are several times as large."""
+
+_ALONE = 128 * 128
+"""Elements of a matrix that gains nothing from company on a CPU."""
 
 
 class Stacked:
@@ -66,7 +75,9 @@ def _stacks(block: Block) -> list[tuple[Any, list[int]]]:
         alike.setdefault((t, matrix_shape(tuple(p.shape))), []).append(i)
     portions = []
     for (t, shape), members in alike.items():
-        most = max(1, _LARGEST // max(1, shape[0] * shape[1]))
+        size = max(1, shape[0] * shape[1])
+        alone = size > _ALONE and block.params[0].device.type == "cpu"
+        most = 1 if alone else max(1, _LARGEST // size)
         portions += [(t, members[at : at + most]) for at in range(0, len(members), most)]
     return portions
 
@@ -107,5 +118,6 @@ def _number(value: Any) -> Any:
 
 
 def _stack(tensors: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
-    stacked = torch.stack([x.reshape(shape) for x in tensors])
+    flat = [x.reshape(shape) for x in tensors]
+    stacked = flat[0][None] if len(flat) == 1 else torch.stack(flat)
     return stacked.float() if stacked.dtype in (torch.bfloat16, torch.float16) else stacked
