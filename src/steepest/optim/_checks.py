@@ -13,7 +13,8 @@ from torch.utils._foreach_utils import _get_fused_kernels_supported_devices
 
 from steepest.errors import InputError, UnsupportedError
 from steepest.optim._names import Face
-from steepest.rules import DOMAINS, Rule
+from steepest.rules import DOMAINS, Rule, get
+from steepest.rules import names as all_names
 
 __all__ = [
     "check_gradients",
@@ -247,10 +248,12 @@ def _check_state(
     needed = {name for name, slot in names.items() if slot.when is None} | (
         {"step"} if has_step else set()
     )
-    if not needed <= set(held):
+    elsewhere = {slot for other in map(get, all_names()) for slot in other.slots}
+    foreign = set(held) & elsewhere - set(rule.slots)  # a user's own entries may be there too
+    if foreign or not needed <= set(held):
         raise InputError(
             f"the loaded state is not one of {owner}: it has {', '.join(sorted(map(str, held)))} "
-            f"where {', '.join(sorted(needed))} should be; {wrong}"
+            f"where {', '.join(sorted(needed)) or 'nothing'} should be; {wrong}"
         )
     for name, slot in names.items():
         value = held.get(name)
