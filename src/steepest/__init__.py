@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from steepest import optim, rules, schedules, tasks
     from steepest.api import RaceResult, load, race, resume
+    from steepest.auditing import audit
     from steepest.errors import SteepestError
     from steepest.train.task import Metric, Task
 
@@ -27,6 +28,7 @@ __all__ = [
     "SteepestError",
     "Task",
     "__version__",
+    "audit",
     "load",
     "optim",
     "race",
@@ -42,6 +44,7 @@ _PUBLIC = {
     "RaceResult": ("steepest.api", "RaceResult"),
     "SteepestError": ("steepest.errors", "SteepestError"),
     "Task": ("steepest.train.task", "Task"),
+    "audit": ("steepest.auditing", "audit"),
     "load": ("steepest.api", "load"),
     "optim": ("steepest.optim", ""),
     "race": ("steepest.api", "race"),

@@ -112,6 +112,24 @@ def test_halves_are_computed_with_in_float32_and_rounded_once(name, dtype):
     assert differing <= 0.1 * total  # the last bit of float32 decides few roundings
 
 
+def test_bfloat16_parameters_may_have_float32_slots():
+    """Then what a slot remembers is not rounded: it is that of a float32 run."""
+    grads = [torch.randn(500).bfloat16() for _ in range(20)]
+    half = torch.nn.Parameter(torch.randn(500).bfloat16())
+    full = torch.nn.Parameter(half.detach().float())
+    a, b = (optim.Adam([p], engine="kernel") for p in (half, full))
+    for step, g in enumerate(grads):
+        half.grad, full.grad = g.clone(), g.float()
+        a.step()
+        b.step()
+        if step == 0:
+            for slot in ("exp_avg", "exp_avg_sq"):
+                a.state[half][slot] = b.state[full][slot].clone()
+    for slot in ("exp_avg", "exp_avg_sq"):
+        assert a.state[half][slot].dtype is torch.float32
+        torch.testing.assert_close(a.state[half][slot], b.state[full][slot], rtol=0, atol=0)
+
+
 HALVES = """
 extern "C" void convert_half(const uint16_t *in, float *wide, uint16_t *out, int64_t n) {
   for (int64_t i = 0; i < n; ++i) {

@@ -96,7 +96,7 @@ def test_choice_that_torch_has_no_name_for_survives_loading_a_state_of_torchs():
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))])
 def test_generated_class_can_be_copied_and_pickled(copied):
     p = parameter()
-    optimizer = optim.from_rule("lion")([p], 1e-2)
+    optimizer = optim.from_rule("cautious(lion)")([p], 1e-2)
     p.grad = torch.ones_like(p)
     optimizer.step()
     other = copied(optimizer)
@@ -109,12 +109,14 @@ def test_generated_class_can_be_copied_and_pickled(copied):
 
 
 def test_generated_class_shows_its_arguments():
-    cls = optim.from_rule("lion")
+    cls = optim.from_rule("cautious(lion)")
     signature = inspect.signature(cls)
     assert list(signature.parameters)[:2] == ["params", "lr"]
     assert signature.parameters["betas"].default == (0.9, 0.99)
-    assert cls.__name__ == "Lion"
-    with pytest.raises(InputError, match="unknown argument of Lion 'beta'; did you mean 'betas'"):
+    assert cls.__name__ == "CautiousLion"
+    with pytest.raises(
+        InputError, match="unknown argument of CautiousLion 'beta'; did you mean 'betas'"
+    ):
         cls([parameter()], beta=0.5)
 
 

@@ -380,11 +380,6 @@ def test_hyperparameter_that_becomes_nan_is_refused_and_nothing_is_changed(engin
     assert_untouched(optimizer, before)
 
 
-def test_matrix_rules_refuse_vectors_and_name_the_rule_for_them():
-    with pytest.raises(InputError, match=r"Muon is for matrices, .* shape \(3,\).*adamw"):
-        optim.build("muon", [nn.Parameter(torch.ones(3))])
-
-
 DAMAGED = {
     "not a state": (lambda s: {"weights": s}, "not the state of an optimizer"),
     "a list": (lambda s: [s], "not the state of an optimizer"),

@@ -48,7 +48,19 @@ def test_a_slow_optimizer_is_found_to_be_slow(task: Task) -> None:
     assert slow["optimizer_ms"].value > quick["optimizer_ms"].value
     assert slow["epoch_seconds"].value == pytest.approx(10 * slow["step_ms"].value / 1e3)
     assert slow["step_ms"].low <= slow["step_ms"].value <= slow["step_ms"].high
-    assert quick["step_ms"].n == slow["step_ms"].n >= 1
+    assert quick["step_ms"].n == slow["step_ms"].n >= 7
+    assert slow["step_ratio"].low > 1
+    assert quick["step_ratio"][1:] == (1.0, 1.0, 1.0, quick["step_ms"].n)
+
+
+def test_an_arm_raced_against_itself_is_not_called_slower(task: Task) -> None:
+    spec = plan(task, {"one": SGD, "same": SGD.replace("0.1", "0.10")}).spec
+    found = measure(task, spec, seconds=1.0)
+    ratio = {row.quantity: row for row in found.rows[1]}["step_ratio"]
+    assert ratio.low is not None
+    assert ratio.high is not None
+    assert ratio.low < 1.1
+    assert ratio.high > 0.9
 
 
 def test_arms_that_diverge_or_need_a_closure_or_fail_cost_the_others_nothing(task: Task) -> None:

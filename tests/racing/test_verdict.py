@@ -79,14 +79,14 @@ def test_a_difference_too_small_to_matter_is_said_to_be_so() -> None:
     close = [x + d for x, d in zip(GOOD, noise, strict=True)]
     verdict = decide(runs("a", GOOD), runs("b", close), min_effect=0.02)
     assert verdict.pairs[0].decision == "undecided"
-    assert "Any difference is below 2 %, the smallest that matters here." in verdict.text
+    assert "Any difference is below 2.00 points, the smallest that matters here." in verdict.text
 
 
 def test_accuracies_in_per_cent_already_are_not_multiplied_again() -> None:
     percent = [runs(a, [100 * v for v in x]) for a, x in (("adam", GOOD), ("sgd", POOR))]
     assert "95.5 against 90.5, difference +5.0 (" in decide(*percent).text
     assert (
-        "95.5 % against 90.5 %, difference +5.0 points ("
+        "95.5\N{NO-BREAK SPACE}% against 90.5\N{NO-BREAK SPACE}%, difference +5.0 points ("
         in decide(runs("adam", GOOD), runs("sgd", POOR)).text
     )
 

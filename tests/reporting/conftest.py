@@ -118,6 +118,7 @@ def hand_written(
 def _timings(slow: float) -> list[Timing]:
     return [
         Timing("step_ms", 3.65 * slow, 3.6 * slow, 3.8 * slow, 50),
+        Timing("step_ratio", slow, 0.97 * slow, 1.03 * slow, 50),
         Timing("optimizer_ms", 0.09 * slow, 0.088 * slow, 0.1 * slow, 50),
         Timing("epoch_seconds", 5.7 * slow, 5.6 * slow, 5.9 * slow, 50),
         Timing("state_bytes", 2.4e6 * slow, None, None, 1),

@@ -7,6 +7,7 @@ import torch
 from steepest import rules
 from steepest.errors import InputError
 from steepest.rules import MODIFIERS
+from steepest.testing import check_rule
 from steepest.testing.follow import follow
 
 ALL = [
@@ -156,3 +157,17 @@ def test_stacks_are_refused_where_a_modifier_would_mix_them():
     assert rules.get("clip_value(muon)").stackable
     assert not rules.get("cautious(muon)").stackable
     assert not rules.get("adam").stackable
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cautious(adamw)",
+        "clip_norm(nadam)",
+        "clip_value(lion)",
+        "clip_global_norm(centralised(rmsprop))",
+        "cautious(muon)",
+    ],
+)
+def test_a_modified_rule_keeps_every_promise_of_a_rule(name):
+    check_rule(name)

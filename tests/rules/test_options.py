@@ -82,6 +82,16 @@ def test_nadam_of_optax_has_a_constant_momentum(is_like):
     assert is_like("nadam", optax, momentum_schedule="constant", eps=0.1) > 1e-3
 
 
+def test_nadam_of_mlcommons_corrects_both_terms_alike(is_like):
+    def timm(p, g, t, s, h):
+        m, v = _moments(g, s, h)
+        ahead = m + (g - m) * (1 - h.beta1)
+        below = np.sqrt(v) / np.sqrt(1 - h.beta2**t) + h.eps
+        return p - h.lr / (1 - h.beta1**t) * ahead / below
+
+    assert is_like("nadam", timm, momentum_schedule="mlcommons", eps=0.1) > 1e-3
+
+
 def test_nadam_of_keras_warms_up_within_some_hundred_steps(is_like):
     def keras(p, g, t, s, h):
         u_t = h.beta1 * (1.0 - 0.5 * 0.96**t)

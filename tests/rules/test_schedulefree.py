@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from steepest import rules
+from steepest.errors import InputError
 from steepest.testing.follow import follow
 from steepest.testing.oracles_modern import ORACLES_MODERN, values_of
 
@@ -53,6 +54,11 @@ def test_a_rate_of_zero_at_the_start_moves_nothing():
     step, z, *_ = rules.get("schedulefree_sgd")(p, g, p, 0.0, 0.0, 1, lr=0.0)
     assert not step.any()
     assert z.tolist() == [1.0, 1.0]
+
+
+def test_an_average_that_is_not_in_the_parameter_is_refused():
+    with pytest.raises(InputError, match="coefficient of 0"):
+        rules.get("schedulefree_sgd").averaged(np.ones(1), {"z": np.ones(1)}, {"momentum": 0.0})
 
 
 def test_a_rule_without_an_average_evaluates_where_it_trains():

@@ -7,7 +7,13 @@ import pytest
 import scipy.stats
 
 from steepest.errors import InputError
-from steepest.stats import bca_interval, mean_interval, sign_flip_interval, student_interval
+from steepest.stats import (
+    bca_interval,
+    mean_interval,
+    median_interval,
+    sign_flip_interval,
+    student_interval,
+)
 from steepest.stats.intervals import share_interval
 
 
@@ -73,3 +79,14 @@ def test_bca_covers_too_seldom_with_few_seeds_which_is_why_it_decides_nothing():
     d = np.random.default_rng(0).normal(size=(300, 5))
     ends = np.array([bca_interval(row, resamples=999) for row in d])
     assert np.mean((ends[:, 0] <= 0) & (ends[:, 1] >= 0)) < 0.9
+
+
+def test_the_median_interval_holds_the_median_as_often_as_it_promises() -> None:
+    rng = np.random.default_rng(5)
+    for n in (7, 12, 25):
+        held = 0
+        for _ in range(2000):
+            _, low, high = median_interval(rng.exponential(size=n))
+            held += low <= math.log(2) <= high
+        assert held / 2000 >= 0.94
+    assert median_interval([1.0] * 5)[1:] == (-math.inf, math.inf)

@@ -30,9 +30,13 @@ def test_float64_is_the_paper_to_a_part_in_a_million_millions(rows):
 
 
 def test_float64_is_torchs_class_wherever_torch_has_one(rows):
-    assert {r.rule: r.torch64 for r in rows if r.torch64 is not None and r.torch64 > 1e-12} == {}
+    far = {r.rule: r.torch64 for r in rows if r.torch64 is not None and r.torch64 > 1e-12}
+    assert set(far) == {"muon"}  # torch runs its Newton-Schulz steps in bfloat16
+    assert far["muon"] < 2e-2
     shared = {r.rule for r in rows if r.torch64 is not None}
-    expected = "adadelta adagrad adam adamax adamw asgd nadam radam rmsprop rprop sgd"
+    expected = (
+        "adadelta adafactor adagrad adam adamax adamw asgd muon nadam radam rmsprop rprop sgd"
+    )
     assert shared == set(expected.split())
 
 

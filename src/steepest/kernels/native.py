@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from steepest.errors import UnsupportedError
-from steepest.kernels import Block, cpu, walk
-from steepest.kernels.table import Launch, alike
+from steepest.kernels import Block, cpu, cuda, walk
+from steepest.kernels.device import DeviceLaunch, counts_on_device
+from steepest.kernels.table import Launch, alike, same_layout
 from steepest.kernels.trace import Specialisation, specialise, trace
 from steepest.kernels.unavailable import KernelUnavailable
 
@@ -32,16 +33,21 @@ class Work:
         blocks: What is to be done each step.
     """
 
-    def __init__(self, blocks: Sequence[Block]) -> None:
+    def __init__(self, blocks: Sequence[Block], *, triton: bool = False) -> None:
         self.blocks = tuple(blocks)
+        self.triton = triton
         self._launches: list[Launch] = []
         self._places: dict[int, tuple[Launch, int]] = {}
         self._fixed: dict[int, Specialisation] = {}
         for alike_blocks, fixed in _sorted(blocks):
             first = alike_blocks[0]
             program = trace(first.rule, fixed)
-            kernel = cpu.build(program, *_dtypes(first))
-            launch = Launch(alike_blocks, program, kernel)
+            launch: Launch
+            if _takes_triton(first, self.triton):
+                kernel = cuda.build(program, *_dtypes(first))
+                launch = DeviceLaunch(alike_blocks, program, kernel)
+            else:
+                launch = Launch(alike_blocks, program, cpu.build(program, *_dtypes(first)))
             self._launches.append(launch)
             for index, block in enumerate(alike_blocks):
                 self._places[id(block)] = launch, index
@@ -49,6 +55,9 @@ class Work:
         self._walker = walk.walker()
         if self._walker is not None and not all(x.aim(self._walker) for x in self._launches):
             self._walker = None
+        self._held = [x for launch in self._launches for x in launch.held[launch.n :]]
+        self._data = [x.data_ptr() for x in self._held]
+        self._handles = [self._walker.handle(x) for x in self._held] if self._walker else []
         self.watch([])
 
     def watch(self, groups: list[dict[str, Any]]) -> None:
@@ -62,12 +71,10 @@ class Work:
         self._contents = [list(x) for x in self._lists]
         self._entries = [tuple(g.items()) for g in groups]
         self._idle = [p for params in self._contents[1:] for p in params if id(p) not in working]
-        self._held = [x for launch in self._launches for x in launch.held[launch.n :]]
-        self._data = [x.data_ptr() for x in self._held]
         if self._walker is None:
             return
-        handles = [[self._walker.handle(x) for x in xs] for xs in (self._held, self._idle)]
-        if any(None in column for column in handles):
+        idle = [self._walker.handle(x) for x in self._idle]
+        if None in idle or None in self._handles:
             self._walker = None
             return
         items = [x for content in self._contents for x in content]
@@ -76,9 +83,9 @@ class Work:
             "list": _array([id(x) for x in self._lists]),
             "list_first": _array([0, *accumulate(map(len, self._contents))]),
             "items": _array([id(x) for x in items]),
-            "watch": _array(handles[0]),
+            "watch": _array(self._handles),
             "watched_data": _array(self._data),
-            "idle_params": _array(handles[1]),
+            "idle_params": _array(idle),
         }
         self._structure = walk.Structure(
             dicts=len(groups),
@@ -157,11 +164,16 @@ class Work:
 
     def run(self, *, grad_scale: Tensor | None = None, found_inf: Tensor | None = None) -> None:
         """Do the step whose gradients the last `look` has read."""
-        if found_inf is not None and found_inf.item():
-            return
-        scale = 1.0 if grad_scale is None else 1.0 / grad_scale.item()
+        scale = 1.0
+        if not all(launch.on_device for launch in self._launches):
+            if found_inf is not None and found_inf.item():
+                return
+            scale = 1.0 if grad_scale is None else 1.0 / grad_scale.item()
         for launch in self._launches:
-            launch.run(scale)
+            if isinstance(launch, DeviceLaunch) and launch.on_device:
+                launch.run_there(grad_scale, found_inf)
+            else:
+                launch.run(scale)
         for launch in self._launches:
             if self._walker is None:
                 launch.commit_in_python()
@@ -170,18 +182,20 @@ class Work:
 
 
 class Kernels:
-    """Runs blocks with generated kernels: C++ on the CPU.
+    """Runs blocks with generated kernels: C++ on the CPU, Triton on CUDA.
 
     Attributes:
         name: How users call it.
         optional: Another engine will do what this one cannot; then it is said, once, that
             there are no kernels on this machine at all.
+        triton: Triton on the CPU too; for its interpreter (``TRITON_INTERPRET=1``).
     """
 
     name = "kernel"
 
-    def __init__(self, *, optional: bool) -> None:
+    def __init__(self, *, optional: bool, triton: bool = False) -> None:
         self.optional = optional
+        self.triton = triton
 
     def refuse(self, block: Block) -> str | None:
         """Why there is no kernel for that block, in words; None if there is one."""
@@ -199,12 +213,16 @@ class Kernels:
         return None
 
     def _unfit(self, block: Block) -> str | None:
-        reason = _unfit(block)
+        reason = _unfit(block, triton=self.triton)
         if reason is not None:
             return reason
         try:
-            cpu.build(trace(block.rule, specialise(block.rule, block.values)), *_dtypes(block))
-            walk.walker()
+            program = trace(block.rule, specialise(block.rule, block.values))
+            if _takes_triton(block, self.triton):
+                cuda.build(program, *_dtypes(block))
+            else:
+                cpu.build(program, *_dtypes(block))
+                walk.walker()
         except KernelUnavailable as error:
             if self.optional and not _SAID:
                 _SAID.append(str(error))
@@ -218,7 +236,7 @@ class Kernels:
 
     def prepare(self, blocks: Sequence[Block], groups: list[dict[str, Any]]) -> Work:
         """Be ready to repeat the step for these blocks."""
-        work = self._known(blocks) or Work(blocks)
+        work = self._known(blocks) or Work(blocks, triton=self.triton)
         work.watch(groups)
         return work
 
@@ -234,7 +252,7 @@ class Kernels:
             return
         work = self._known(blocks)
         if work is None or work.look() == "changed":
-            work = Work(blocks)
+            work = Work(blocks, triton=self.triton)
             if work.look() == "changed":
                 raise UnsupportedError(
                     "the gradients of this step are not those that their parameters hold"
@@ -279,8 +297,9 @@ def _sorted(blocks: Sequence[Block]) -> list[tuple[list[Block], Specialisation]]
     alike: dict[Any, list[Block]] = {}
     for block in blocks:
         fixed = specialise(block.rule, block.values)
-        wide = isinstance(block.steps, int) or block.steps[0].dtype
-        key = (block.rule.formula, fixed.options, fixed.slots, _dtypes(block), wide)
+        steps = block.steps if isinstance(block.steps, int) else block.steps[0].dtype
+        place = (block.params[0].device, counts_on_device(block))
+        key = (block.rule.formula, fixed.options, fixed.slots, _dtypes(block), steps, place)
         alike.setdefault(key, []).append(block)
     result = []
     for members in alike.values():
@@ -290,7 +309,11 @@ def _sorted(blocks: Sequence[Block]) -> list[tuple[list[Block], Specialisation]]
     return result
 
 
-def _unfit(block: Block) -> str | None:
+def _takes_triton(block: Block, everywhere: bool) -> bool:
+    return everywhere or block.params[0].device.type == "cuda"
+
+
+def _unfit(block: Block, *, triton: bool) -> str | None:
     rule = block.rule
     if rule.kind != "elementwise":
         return f"{rule.name} needs more than one element at a time ({rule.kind})"
@@ -303,13 +326,13 @@ def _unfit(block: Block) -> str | None:
             return f"a parameter is a {type(p).__name__}, not a plain tensor"
         if p.is_inference():
             return "a parameter is an inference tensor"
-        if p.device.type != "cpu":
-            return f"there is no kernel for {p.device.type} yet"
+        if p.device.type not in ("cpu", "cuda"):
+            return f"there is no kernel for {p.device.type}"
         if p.dtype not in cpu.DTYPES:
             return f"there is no kernel for {p.dtype}"
         if not _dense(p):
             return f"a parameter of shape {tuple(p.shape)} has gaps (strides {p.stride()})"
-    if block.capturable:
+    if block.capturable and not _takes_triton(block, triton):
         return "capturable=True has no meaning on a CPU"
     return _unfit_state(block)
 
@@ -318,14 +341,14 @@ def _unfit_state(block: Block) -> str | None:
     kinds: set[torch.dtype] = set()
     for (name, slot), column in zip(block.rule.slots.items(), block.slots, strict=True):
         for p, x in zip(block.params, column or (), strict=False):
-            if type(x) not in _PLAIN or x.device != p.device:
+            if type(x) not in _PLAIN or (slot.per == "element" and x.device != p.device):
                 return f"the slot {name} is not a plain tensor beside its parameter"
             if slot.per != "element":
                 if x.dtype not in _REAL or x.numel() != 1:
                     return f"the slot {name} is {x.dtype} of shape {tuple(x.shape)}"
                 continue
             kinds.add(x.dtype)
-            if x.shape != p.shape or not alike(x.to(p.dtype) if x.dtype != p.dtype else x, p):
+            if not same_layout(x, p):
                 return f"the slot {name} is not laid out like its parameter"
     dtype = block.params[0].dtype
     if len(kinds) > 1 or not kinds <= {dtype, torch.float32}:

@@ -23,11 +23,11 @@ from steepest.kernels import Block, cpu, walk
 from steepest.kernels.scalars import scalar_function
 from steepest.kernels.trace import Program
 
-__all__ = ["Launch"]
+__all__ = ["Launch", "alike", "same_layout"]
 
 _CHUNK = 65_536  # elements per row: a quarter of a megabyte per stream
 _ITEM = 16_384  # elements that a thread takes at a time, at least
-_ALONE = 65_536  # up to so many elements (20 µs) it does not pay to wait for a second thread
+_ALONE = 131_072  # up to so many elements (40 µs) it does not pay to wait for a second thread
 
 
 class Launch:
@@ -40,9 +40,13 @@ class Launch:
         held: The tensors whose addresses are in the table.
     """
 
-    def __init__(self, blocks: Sequence[Block], program: Program, kernel: cpu.Kernel) -> None:
+    on_device = False
+    """Whether steps are counted, and the scalar program is run, on the device."""
+
+    def __init__(self, blocks: Sequence[Block], program: Program, kernel: Any) -> None:
         self.blocks = list(blocks)
         self.kernel = kernel
+        self.program = program
         self._scalars_of = scalar_function(program)
         self._columns = 1 + len(program.columns)
         self._tensor_slots = len(program.tensor_slots)
@@ -116,7 +120,7 @@ class Launch:
                 walk.Block(
                     lo=lo,
                     hi=hi,
-                    has_steps=not isinstance(b.steps, int),
+                    has_steps=not (self.on_device or isinstance(b.steps, int)),
                     t=float(b.steps) if isinstance(b.steps, int) else 0.0,
                 )
                 for (lo, hi), b in zip(self._ranges, self.blocks, strict=True)
@@ -131,7 +135,7 @@ class Launch:
         self.gather = walk.Gather(
             n=n,
             blocks=len(self.blocks),
-            tensor_slots=self._tensor_slots,
+            tensor_slots=0 if self.on_device else self._tensor_slots,
             wide_steps=bool(self.steps) and self.steps[0].dtype is torch.float64,
             wide_slots=bool(self.numbers) and self.numbers[0][0].dtype is torch.float64,
             block=ctypes.addressof(self._found),
@@ -192,12 +196,14 @@ class Launch:
                 if not alike(g, p):
                     return False
                 grads[i] = g.data_ptr() or self._table_address
-                fixed = isinstance(block.steps, int)
-                times[i] = block.steps if fixed else block.steps[i - lo].item() + 1  # type: ignore[index]
+                found.active += 1
+                if self.on_device:
+                    continue
+                steps = block.steps
+                times[i] = steps if isinstance(steps, int) else steps[i - lo].item() + 1
                 for j, column in enumerate(self.numbers):
                     numbers[j * self.n + i] = column[i].item()
                 seen.add((times[i], *numbers[i :: self.n]))
-                found.active += 1
                 found.t = times[i]
             found.uniform = len(seen) <= 1
         return True
@@ -209,6 +215,8 @@ class Launch:
         for (lo, hi), block in zip(self._ranges, self.blocks, strict=True):
             for i in (i for i in range(lo, hi) if grads[i]):
                 torch.autograd.graph.increment_version(self.params[i])
+                if self.on_device:
+                    continue
                 if not isinstance(block.steps, int):
                     block.steps[i - lo].fill_(times[i])
                 for j, column in enumerate(self.numbers):
@@ -236,6 +244,9 @@ class Launch:
                 first = lo + int(np.argmax(self._arrays["grads"][lo:hi] != 0))
                 numbers = self._arrays["slot_values"][first :: self.n].tolist()
             self._row(index, index, found.t, numbers, scale)
+        self._launch()
+
+    def _launch(self) -> None:
         threads = torch.get_num_threads()
         if threads != self._threads:
             self._threads = threads
@@ -273,18 +284,18 @@ class Launch:
 
 def alike(g: Tensor, p: Tensor) -> bool:
     """Whether a kernel can walk through both in step: same type, shape and strides."""
-    return (
-        g.dtype is p.dtype
-        and g.layout is p.layout
-        and g.device == p.device
-        and g.shape == p.shape
-        and (
-            p.numel() == 0
-            or all(
-                s == t or d == 1 for s, t, d in zip(g.stride(), p.stride(), p.shape, strict=True)
-            )
-        )
-    )
+    if g.dtype is not p.dtype or g.layout is not p.layout or g.device != p.device:
+        return False
+    return same_layout(g, p) and not g.is_neg()
+
+
+def same_layout(a: Tensor, b: Tensor) -> bool:
+    """Whether the elements of both lie in the same order."""
+    if a.shape != b.shape:
+        return False
+    if a.stride() == b.stride() or not a.numel():
+        return True
+    return all(s == t or d == 1 for s, t, d in zip(a.stride(), b.stride(), b.shape, strict=True))
 
 
 def _address(buffer: bytearray) -> int:

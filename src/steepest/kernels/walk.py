@@ -347,12 +347,7 @@ def _offset() -> int:
 
 @lru_cache(maxsize=1)
 def walker() -> Walker | None:
-    """The walker of this process; None where the objects are not laid out as expected.
-
-    Raises:
-        KernelUnavailable: If nothing can be compiled here.
-    """
-    compiler.find()
+    """The walker of this process; None where the objects are not laid out as expected."""
     try:
         return Walker()
     except KernelUnavailable:

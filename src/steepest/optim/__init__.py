@@ -23,20 +23,39 @@ from steepest.optim.faces import (
     RMSprop,
     Rprop,
 )
+from steepest.optim.layerwise import LAMB, LARS, Adafactor, Prodigy
+from steepest.optim.matrix import SOAP, Muon, Shampoo
+from steepest.optim.modern import ADOPT, AdaBelief, Adan, AdEMAMix, Lion, Signum
+from steepest.optim.schedulefree import ScheduleFreeAdamW, ScheduleFreeSGD
 
 __all__ = [
+    "ADOPT",
     "ASGD",
+    "LAMB",
+    "LARS",
     "SGD",
+    "SOAP",
+    "AdEMAMix",
+    "AdaBelief",
     "Adadelta",
+    "Adafactor",
     "Adagrad",
     "Adam",
     "AdamW",
     "Adamax",
+    "Adan",
     "Facade",
+    "Lion",
+    "Muon",
     "NAdam",
+    "Prodigy",
     "RAdam",
     "RMSprop",
     "Rprop",
+    "ScheduleFreeAdamW",
+    "ScheduleFreeSGD",
+    "Shampoo",
+    "Signum",
     "build",
     "from_rule",
 ]

@@ -13,7 +13,8 @@ from torch.utils._foreach_utils import _get_fused_kernels_supported_devices
 
 from steepest.errors import InputError, UnsupportedError
 from steepest.optim._names import Face
-from steepest.rules import DOMAINS, Rule
+from steepest.rules import DOMAINS, Rule, get
+from steepest.rules import names as all_names
 
 __all__ = [
     "check_gradients",
@@ -34,15 +35,33 @@ def check_group(face: Face, group: Mapping[str, Any], *, owner: str) -> None:
         if len(names) > 1 and (isinstance(held, (str, Tensor)) or len(held) != len(names)):
             raise InputError(f"{owner}: {key} must be {len(names)} numbers, got {held!r}")
         for at, name in enumerate(names):
-            _check_value(face.rule, key, name, held if len(names) == 1 else held[at], held, at=at)
-    for name in face.rule.options:
-        if name in group:
-            face.rule.check({name: group[name]})
+            value = held if len(names) == 1 else held[at]
+            if value is None and name in (face.defaulted | face.precision):
+                continue
+            if name in face.words and not isinstance(value, str):
+                _check_numbers(name, value, owner=owner)
+                continue
+            _check_value(face.rule, key, name, value, held, at=at)
+    if "decay" in group and "decay" in face.rule.options:
+        face.rule.check({"decay": group["decay"]})
+
+
+def _check_numbers(name: str, value: Any, *, owner: str) -> None:
+    """Three numbers in the place of a word."""
+    fine = isinstance(value, (tuple, list)) and len(value) == 3
+    if not fine or not all(isinstance(x, (int, float)) and math.isfinite(x) for x in value):
+        raise InputError(f"{owner}: {name} must be a word or 3 numbers, got {value!r}")
 
 
 def _check_value(rule: Rule, key: str, name: str, value: Any, held: Any, *, at: int) -> None:
     if name in rule.options:
-        rule.check({name: bool(value) if name not in rule.choices else value})
+        try:
+            rule.check({name: bool(value) if name not in rule.choices else value})
+        except InputError as error:
+            if name != "adjust_lr_fn":
+                raise
+            words = f"Adjust learning rate function {value} is not supported"  # torch's
+            raise InputError(f"{words}; {error}") from None
         return
     if isinstance(value, Tensor):
         if value.numel() != 1:
@@ -58,28 +77,29 @@ def _check_value(rule: Rule, key: str, name: str, value: Any, held: Any, *, at: 
 def _torchs_words(key: str, value: Any, held: Any, *, at: int) -> str:
     if key == "lr":
         return f"Invalid learning rate: {value}"
-    if key == "eps":
+    if key == "eps" and not isinstance(held, (tuple, list)):
         return f"Invalid epsilon value: {value}"
     if key == "betas":
         return f"Invalid beta parameter at index {at}: {value}"
     if key == "etas":
         return f"Invalid eta values: {held[0]}, {held[1]}"
+    if key in _TORCHS:
+        return f"{_TORCHS[key][at]} but is: {value}"
     return f"Invalid {key} value: {value}"
 
 
-def check_parameters(params: Iterable[Any], *, rule: Rule, owner: str) -> None:
-    """Raise `InputError` for parameters that the rule cannot train.
+_TORCHS = {
+    "beta2_decay": ("beta2_decay should be <= 0",),
+    "d": ("Clipping threshold d should be >= 1",),
+    "eps": ("epsilon1 should be >= 0", "epsilon2 should be >= 0"),
+}
+"""How torch.optim.Adafactor says it."""
 
-    Those are vectors where it is for matrices, and whole numbers, unless they are frozen weights
-    of a module.
-    """
+
+def check_parameters(params: Iterable[Any], *, owner: str) -> None:
+    """Raise `InputError` for whole numbers, unless they are frozen weights of a module."""
     for p in params:
         tensor = p[1] if isinstance(p, tuple) else p
-        if rule.kind == "matrix" and isinstance(tensor, Tensor) and tensor.ndim < 2:
-            raise InputError(
-                f"{owner} is for matrices, got a parameter of shape {tuple(tensor.shape)}; give "
-                f"its like to another optimizer ({rule.auxiliary}), see steepest.rules.assign"
-            )
         if not isinstance(tensor, Tensor) or tensor.is_floating_point() or tensor.is_complex():
             continue
         if not isinstance(tensor, torch.nn.Parameter) or tensor.grad is not None:
@@ -104,13 +124,19 @@ def check_running(values: Mapping[str, Any], *, owner: str) -> None:
 
 
 def check_gradients(
-    group: Mapping[str, Any], pairs: Sequence[tuple[Tensor, Tensor]], *, owner: str, sparse: str
+    group: Mapping[str, Any],
+    pairs: Sequence[tuple[Tensor, Tensor]],
+    *,
+    rule: Rule,
+    owner: str,
+    sparse: str,
 ) -> bool:
     """Raise unless the gradients fit their parameters and the group's flags fit both.
 
     Args:
         group: The parameter group.
         pairs: Its parameters that have a gradient, and the gradients.
+        rule: The rule that they follow.
         owner: The optimizer's name.
         sparse: How the optimizer takes sparse gradients; empty if it does not.
 
@@ -129,13 +155,20 @@ def check_gradients(
             )
         if not (p.is_floating_point() or p.is_complex()):
             raise _whole_numbers(p, owner=owner)
+        if p.is_complex() and _sees_axes(rule):
+            raise UnsupportedError(f"{owner} does not support complex parameters")
     if group.get("fused"):
         _check_devices("fused", pairs, _get_fused_kernels_supported_devices())
     if group.get("capturable"):
         _check_devices("capturable", pairs, _get_capturable_supported_devices())
-    if group.get("foreach") and group["differentiable"]:
+    if group.get("foreach") and group.get("differentiable"):
         raise UnsupportedError("_foreach ops don't support autograd: pass foreach=False")
     return some_sparse
+
+
+def _sees_axes(rule: Rule) -> bool:
+    """Whether a pair of real numbers would be taken for one axis more."""
+    return rule.kind == "matrix" or any(slot.only is not None for slot in rule.slots.values())
 
 
 def _described(x: Tensor) -> str:
@@ -186,26 +219,25 @@ def check_shape(state_dict: Any) -> None:
 
 def check_loaded(
     face: Face,
-    groups: Sequence[Mapping[str, Any]],
+    at: int,
+    group: Mapping[str, Any],
     state: Mapping[Any, Any],
     *,
     owner: str,
     has_step: bool,
     expected: Collection[str],
 ) -> None:
-    """Raise `InputError` unless a loaded state belongs to this kind of optimizer."""
-    for at, group in enumerate(groups):
-        missing = sorted(set(expected) - set(group))
-        if missing:
-            raise InputError(
-                f"the loaded state is not one of {owner}: parameter group {at} has no "
-                f"{', '.join(missing)}; nothing was changed. "
-                "Load it into the optimizer that saved it"
-            )
-        check_group(face, group, owner=owner)
-        for p in group["params"]:
-            if state.get(p):
-                _check_state(face.rule, p, state[p], owner=owner, has_step=has_step)
+    """Raise `InputError` unless a loaded group and its state belong to this kind of optimizer."""
+    missing = sorted(set(expected) - set(group))
+    if missing:
+        raise InputError(
+            f"the loaded state is not one of {owner}: parameter group {at} has no "
+            f"{', '.join(missing)}; nothing was changed. Load it into the optimizer that saved it"
+        )
+    check_group(face, group, owner=owner)
+    for p in group["params"]:
+        if state.get(p):
+            _check_state(face.rule, p, state[p], owner=owner, has_step=has_step)
 
 
 def _check_state(
@@ -216,10 +248,12 @@ def _check_state(
     needed = {name for name, slot in names.items() if slot.when is None} | (
         {"step"} if has_step else set()
     )
-    if not needed <= set(held):
+    elsewhere = {slot for other in map(get, all_names()) for slot in other.slots}
+    foreign = set(held) & elsewhere - set(rule.slots)  # a user's own entries may be there too
+    if foreign or not needed <= set(held):
         raise InputError(
             f"the loaded state is not one of {owner}: it has {', '.join(sorted(map(str, held)))} "
-            f"where {', '.join(sorted(needed))} should be; {wrong}"
+            f"where {', '.join(sorted(needed)) or 'nothing'} should be; {wrong}"
         )
     for name, slot in names.items():
         value = held.get(name)

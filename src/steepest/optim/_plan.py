@@ -61,12 +61,14 @@ class Plan:
         before = self.blocks[0] if self.blocks else None
         if before is None or self.active != active_slots(self.face, values):
             return False
-        flags = (group["maximize"], group.get("capturable", False), group["differentiable"])
+        flags = tuple(
+            group.get(flag, False) for flag in ("maximize", "capturable", "differentiable")
+        )
         if flags != (before.maximize, before.capturable, before.differentiable):
             return False
         self.entries = tuple(group.values())
         for block in self.blocks:
-            block.values = values
+            block.values = self.face.for_type(values, group, block.params[0].dtype)
         return True
 
     def take(self, grads: list[Tensor | None]) -> None:

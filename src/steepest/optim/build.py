@@ -10,27 +10,32 @@ from torch import Tensor
 
 from steepest.errors import unknown_name
 from steepest.kernels import EngineName
-from steepest.optim import faces
-from steepest.optim._names import FLAGS, face_of
+from steepest.optim import faces, layerwise, matrix, modern, schedulefree
+from steepest.optim._names import FLAGS, entries_of, face_of
+from steepest.optim.averaging import Averaged
 from steepest.optim.facade import Facade
+from steepest.optim.routing import Routed
 from steepest.rules import get
 
 __all__ = ["build", "from_rule"]
 
-_TORCHS: dict[str, type[Facade]] = {
-    face.rule_name: face
-    for face in vars(faces).values()
-    if isinstance(face, type) and issubclass(face, Facade) and face is not Facade
-    if face is not faces.AdamW
-} | {"adamw": faces.AdamW}
+_OWN: dict[str, type[Facade]] = {
+    cls.rule_name: cls
+    for module in (faces, modern, layerwise, schedulefree, matrix)
+    for cls in map(module.__dict__.__getitem__, module.__all__)
+}
 
 _GENERATED: dict[str, type[Facade]] = {}
 
+_NOT_IN_GROUPS = ("params", "engine", "auxiliary")
+"""Arguments of optimizers that are no entries of their parameter groups."""
+
 
 def from_rule(name: str) -> type[Facade]:
-    """The optimizer class of a rule: torch's face where torch has one, else a generated one.
+    """The optimizer class of a rule: the one written down here, else a generated one.
 
-    A generated class takes ``(params, lr=..., ...)``: the rule's hyperparameters and options at
+    Generated ones are those of modified rules (``cautious(adamw)``) and of rules that a user has
+    registered. They take ``(params, lr=..., ...)``: the rule's hyperparameters and options at
     their defaults, two averages' coefficients as ``betas``, then torch's flags and ``engine``.
 
     Raises:
@@ -40,8 +45,8 @@ def from_rule(name: str) -> type[Facade]:
     >>> optim.from_rule("adamw") is optim.AdamW
     True
     """
-    if name in _TORCHS:
-        return _TORCHS[name]
+    if name in _OWN:
+        return _OWN[name]
     if name not in _GENERATED:
         _GENERATED[name] = _generated(name)
     return _GENERATED[name]
@@ -55,7 +60,7 @@ def build(name: str, params: Any, **values: Any) -> Facade:
         params: Parameters, named parameters or parameter groups.
         values: Hyperparameters and options as the rule calls them (``beta1=0.8``,
             ``decay="decoupled"``) or as torch does (``betas=(0.8, 0.99)``); torch's flags;
-            ``engine``.
+            ``engine``; for matrix rules ``auxiliary``.
 
     Raises:
         InputError: For an unknown name or a value outside its domain.
@@ -71,8 +76,9 @@ def build(name: str, params: Any, **values: Any) -> Facade:
     """
     cls = from_rule(name)
     signature = inspect.signature(cls).parameters
-    known = {k: p.default for k, p in signature.items() if k not in ("params", "engine")}
-    engine: EngineName = values.pop("engine", "auto")
+    known = {k: p.default for k, p in signature.items() if k not in _NOT_IN_GROUPS}
+    known |= {k: FLAGS[k] for k in ("maximize", "capturable", "differentiable") if k not in known}
+    apart = {key: values.pop(key) for key in _NOT_IN_GROUPS[1:] if key in values}
     if cls is faces.AdamW:
         known["decoupled_weight_decay"] = True
     entries = face_of(get(name)).entries(values, keys=known)
@@ -85,7 +91,7 @@ def build(name: str, params: Any, **values: Any) -> Facade:
         if groups and not isinstance(groups[0], Mapping):
             groups = [{"params": groups}]
         params = [{**extra, **group} for group in groups]
-    optimizer = cls(params, **arguments, engine=engine)
+    optimizer = cls(params, **arguments, **apart)
     optimizer.defaults.update(extra)
     return optimizer
 
@@ -94,6 +100,9 @@ class _Generated(Facade):
     """An optimizer for a rule that torch.optim does not have."""
 
     def __init__(self, params: Any, *args: Any, engine: EngineName = "auto", **given: Any) -> None:
+        routing = {}
+        if isinstance(self, Routed):
+            routing["auxiliary"] = given.pop("auxiliary", None)
         names = list(self.entries())
         if len(args) > len(names):
             raise TypeError(f"{type(self).__name__}() takes at most {len(names)} values")
@@ -101,21 +110,12 @@ class _Generated(Facade):
         for name in given:
             if name not in names:
                 raise unknown_name(f"argument of {type(self).__name__}", name, names)
-        super().__init__(params, {**self.entries(), **given}, engine=engine)
+        super().__init__(params, {**self.entries(), **given}, engine=engine, **routing)
 
     @classmethod
     def entries(cls) -> dict[str, Any]:
         """What a parameter group holds at its defaults."""
-        face = face_of(get(cls.rule_name))
-        rule = face.rule
-        values = {**rule.hyperparameters, **rule.options}
-        entries = {
-            key: values[names[0]] if len(names) == 1 else tuple(values[name] for name in names)
-            for key, names in face.keys.items()
-        }
-        if "decay" in rule.options:
-            entries["decay"] = rule.options["decay"]
-        return {**entries, **FLAGS}
+        return entries_of(get(cls.rule_name))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # a class that is made at run time is not found by its name
@@ -132,15 +132,21 @@ def _generated(name: str) -> type[Facade]:
     title = "".join(
         part.capitalize() for part in name.replace("(", "_").replace(")", "").split("_")
     )
+    bases: tuple[type, ...] = (_Generated,)
+    if rule.kind == "matrix":
+        bases = (_Generated, Routed)
+    elif rule.average is not None:
+        bases = (_Generated, Averaged)
     cls: type[_Generated] = type(
         title,
-        (_Generated,),
+        bases,
         {"rule_name": name, "__doc__": rule.summary, "__module__": __name__},
     )
     kind = inspect.Parameter
     signature = inspect.Signature(
         [kind("params", kind.POSITIONAL_OR_KEYWORD)]
         + [kind(k, kind.POSITIONAL_OR_KEYWORD, default=v) for k, v in cls.entries().items()]
+        + [kind("auxiliary", kind.KEYWORD_ONLY, default=None)] * issubclass(cls, Routed)
         + [kind("engine", kind.KEYWORD_ONLY, default="auto")]
     )
     setattr(cls, "__signature__", signature)  # noqa: B010  (mypy knows no such attribute)

@@ -8,7 +8,7 @@ engine does the rest. Looking up and splitting is done again only when something
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import zip_longest
 from operator import attrgetter, is_
@@ -83,7 +83,7 @@ class Facade(Optimizer):
     def __init__(
         self, params: Any, defaults: dict[str, Any], *, engine: EngineName = "auto"
     ) -> None:
-        self._engines = engines(engine)
+        self._engines = self._engines_called(engine)
         self.engine = engine
         self._forget()
         self._check_entries(defaults)
@@ -97,7 +97,7 @@ class Facade(Optimizer):
 
     def _check_entries(self, entries: Mapping[str, Any]) -> None:
         """Raise `InputError` unless a parameter group may hold these entries."""
-        check_group(self.face, entries, owner=type(self).__name__)
+        check_group(self._face_for(entries), entries, owner=type(self).__name__)
 
     @property
     def rule(self) -> Rule:
@@ -108,6 +108,22 @@ class Facade(Optimizer):
     def face(self) -> Face:
         """How the rule's values stand in a parameter group."""
         return face_of(get(self.rule_name))
+
+    def _engines_called(self, name: EngineName) -> tuple[Engine, ...]:
+        """The engines to try for a block, the preferred one first."""
+        return engines(name)
+
+    def _face_for(self, group: Mapping[str, Any]) -> Face:
+        """The same for one parameter group: its parameters may follow another rule."""
+        return self.face
+
+    def _keeps_step(self, group: Mapping[str, Any]) -> bool:
+        """Whether the state of that group's parameters has the number of steps."""
+        return self.has_step
+
+    def _expected(self, group: Mapping[str, Any]) -> Collection[str]:
+        """The entries without which a loaded group is not one of this optimizer."""
+        return self.defaults
 
     @property
     def _step_supports_amp_scaling(self) -> bool:  # torch.amp.GradScaler asks
@@ -133,7 +149,7 @@ class Facade(Optimizer):
                 loss = closure()
         if "capturable" in self.defaults:
             self._accelerator_graph_capture_health_check()
-        with torch.set_grad_enabled(self.defaults["differentiable"]):
+        with torch.set_grad_enabled(self.defaults.get("differentiable", False)):
             self._advance()
         return loss
 
@@ -191,11 +207,11 @@ class Facade(Optimizer):
         for plan, group in zip(self._plans, self.param_groups, strict=True):
             if plan.has_entries_of(group):
                 continue
-            values = self.face.values(group)
+            values = plan.face.values(group)
             check_running(values, owner=type(self).__name__)
             if not plan.renew(group, values):
                 return False
-            if not all(prepared.renew(block, values) for block in plan.blocks):
+            if not all(prepared.renew(block, block.values) for block in plan.blocks):
                 return False
         return prepared.accept()
 
@@ -209,10 +225,11 @@ class Facade(Optimizer):
         new_entries = plan is None or not plan.has_entries_of(group)
         if new_grads:
             present = [(p, g) for p, g in zip(group["params"], grads, strict=True) if g is not None]
-            if check_gradients(group, present, owner=owner, sparse=self.sparse):
+            rule = self._face_for(group).rule
+            if check_gradients(group, present, rule=rule, owner=owner, sparse=self.sparse):
                 plan = None
         if new_entries:
-            values = self.face.values(group)
+            values = self._face_for(group).values(group)
             check_running(values, owner=owner)
             if plan is not None and not plan.renew(group, values):
                 plan = None
@@ -222,43 +239,44 @@ class Facade(Optimizer):
 
     def _split(self, group: dict[str, Any], grads: list[Tensor | None]) -> Plan:
         """Create the state that is missing, and put together what belongs together."""
-        values = self.face.values(group)
+        face, has_step = self._face_for(group), self._keeps_step(group)
+        rule, values = face.rule, face.values(group)
         params = group["params"]
         parts: dict[tuple[Any, ...], list[int]] = {}
         for i, (p, g) in enumerate(zip(params, grads, strict=True)):
             if g is None:
                 continue
-            active = self.rule.active_slots(values, ndim=p.ndim)
+            active = rule.active_slots(values, ndim=p.ndim)
             created = self._create(group, p, active, values=values)
-            key = (p.dtype, p.device, active, created and not self.has_step, g.layout)
+            key = (p.dtype, p.device, active, created and not has_step, g.layout)
             parts.setdefault(key, []).append(i)
         blocks = []
-        for (_, _, active, first, layout), members in parts.items():
+        for (dtype, _, active, first, layout), members in parts.items():
             states = [self.state.get(params[i], {}) for i in members]
             t = 1 if first else 2
             blocks.append(
                 Block(
-                    rule=self.rule,
+                    rule=rule,
                     params=[params[i] for i in members],
                     grads=[cast("Tensor", grads[i]) for i in members],
                     slots=tuple(
                         [state[name] for state in states] if name in active else None
-                        for name in self.rule.slots
+                        for name in rule.slots
                     ),
-                    steps=[state["step"] for state in states] if self.has_step else t,
-                    values=values,
-                    maximize=group["maximize"],
+                    steps=[state["step"] for state in states] if has_step else t,
+                    values=face.for_type(values, group, dtype),
+                    maximize=group.get("maximize", False),
                     capturable=group.get("capturable", False),
-                    differentiable=group["differentiable"],
+                    differentiable=group.get("differentiable", False),
                     sparse="" if layout == torch.strided else self.sparse,
                     states=states,
                 )
             )
         return Plan(
-            face=self.face,
+            face=face,
             group=group,
             entries=tuple(group.values()),
-            active=active_slots(self.face, values),
+            active=active_slots(face, values),
             params=list(params),
             grads=grads,
             blocks=blocks,
@@ -272,7 +290,7 @@ class Facade(Optimizer):
         """Create what a parameter's state does not have yet; returns whether a slot was missing."""
         held = self.state.get(p, {})
         missing = [name for name in active if held.get(name) is None]
-        needs_step = self.has_step and "step" not in held
+        needs_step = self._keeps_step(group) and "step" not in held
         if not (missing or needs_step):
             return False
         state = self.state[p]
@@ -280,7 +298,7 @@ class Facade(Optimizer):
         if needs_step:
             state["step"] = torch.zeros((), **number)
         for name in missing:
-            slot = self.rule.slots[name]
+            slot = self._face_for(group).rule.slots[name]
             init = values.get(slot.init, slot.init) if isinstance(slot.init, str) else slot.init
             if slot.per == "all":
                 state[name] = self._shared(name, init, number)
@@ -307,11 +325,12 @@ class Facade(Optimizer):
     def _choose(self, blocks: Sequence[Block]) -> list[tuple[Engine, list[Block]]]:
         """Which engine runs which blocks: the first one that does not refuse."""
         route: list[tuple[Engine, list[Block]]] = [(engine, []) for engine in self._engines]
-        for block in blocks:
-            for engine, accepted in route:
-                reason = engine.refuse(block)
+        summed = [block for block in blocks if block.rule.has_totals]
+        for together in [*([block] for block in blocks if not block.rule.has_totals), summed]:
+            for engine, accepted in route:  # sums over all parameters are one engine's business
+                reason = next((r for b in together if (r := engine.refuse(b)) is not None), None)
                 if reason is None:
-                    accepted.append(block)
+                    accepted.extend(together)
                     break
                 self.refusals[reason] = engine.name
             else:
@@ -332,7 +351,7 @@ class Facade(Optimizer):
                 params = param_group["params"] = list(params)
             owner = type(self).__name__
             listed = [params] if isinstance(params, Tensor) else params
-            check_parameters(listed, rule=self.rule, owner=owner)
+            check_parameters(listed, owner=owner)
             self._check_entries({**self.defaults, **param_group})
         super().add_param_group(param_group)
 
@@ -387,17 +406,19 @@ class Facade(Optimizer):
                         group.setdefault(key, _OLDER[key])
                     elif key not in own:  # a choice that torch.optim has no name for
                         group.setdefault(key, default)
-            check_loaded(
-                self.face,
-                state["param_groups"],
-                state["state"],
-                owner=type(self).__name__,
-                has_step=self.has_step,
-                expected=self.defaults,
-            )
+            for at, group in enumerate(state["param_groups"]):
+                check_loaded(
+                    self._face_for(group),
+                    at,
+                    group,
+                    state["state"],
+                    owner=type(self).__name__,
+                    has_step=self._keeps_step(group),
+                    expected=self._expected(group),
+                )
         super().__setstate__(state)
         self.__dict__.setdefault("engine", "auto")
-        self._engines = engines(self.engine)
+        self._engines = self._engines_called(self.engine)
         self._forget()
         self.state = State(self.state)
         for group in self.param_groups:
@@ -423,7 +444,7 @@ class Facade(Optimizer):
     @cached_property
     def _numbers(self) -> frozenset[str]:
         """What is one number per parameter in the state."""
-        slots = self.rule.slots.items()
+        slots = self.rule.slots.items()  # rules for the other parameters have none but the step
         return frozenset({"step"} | {name for name, s in slots if s.per in ("tensor", "all")})
 
     def _number(self, group: Mapping[str, Any], p: Tensor) -> dict[str, Any]:

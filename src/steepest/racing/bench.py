@@ -48,7 +48,8 @@ class _Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """A block with a skip."""
         inside = F.relu(self.norm1(self.conv1(x)))
-        return F.relu(x + self.norm2(self.conv2(inside)))
+        out: Tensor = F.relu(x + self.norm2(self.conv2(inside)))
+        return out
 
 
 def _resnet() -> nn.Module:
@@ -79,7 +80,8 @@ class _Transformer(nn.Module):
         x = self.drop(self.embed(x.squeeze(1)) + self.place)
         for layer in self.layers:
             x = layer(x)
-        return self.out(x.mean(1))
+        out: Tensor = self.out(x.mean(1))
+        return out
 
 
 MODELS: dict[str, Callable[[], Task]] = {
@@ -206,12 +208,12 @@ def _measure(
                     full = "out of memory" if is_out_of_memory(error) else str(error)
                     reason = full.strip().split("\n")[0]
                     left_out.append(Timing(model=name, way=way, members=size, reason=reason))
-        found: dict[tuple[str, int], list[float]] = {way: [] for way in ways}
+        found: dict[tuple[str, int], list[float]] = {key: [] for key in ways}
         peaks = []
         for _ in range(rounds):
             peaks.append(gemm_rate(device))
-            for way, clocked in ways.items():
-                found[way].append(clocked())
+            for key, clocked in ways.items():
+                found[key].append(clocked())
     finally:
         for worker in crew:
             worker.close()
@@ -243,7 +245,7 @@ def _count_flops(task: Task) -> int:
     run = SoloRun(task, optimizer=_sgd, schedule=None, seed=0, steps=1)
     with FlopCounterMode(display=False) as counter:
         run.advance(1)
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 def _sgd(parameters: object) -> torch.optim.Optimizer:

@@ -234,7 +234,7 @@ def probe(place: Place, waiting: Sequence[RunPlan]) -> Found:
     threads = torch.get_num_threads()
     solo = _measure_solo(race, waiting, threads)
     if not math.isfinite(solo.tried.total):
-        return Found(best=solo.tried, reason="engine: solo; every arm diverges at once")
+        return Found(best=solo.tried, reason="engine: solo; every arm diverges or fails at once")
     if solo.tried.total < _SMALL:
         return Found(
             best=solo.tried,
@@ -250,10 +250,10 @@ def probe(place: Place, waiting: Sequence[RunPlan]) -> Found:
     fit = Fit(None, [])
     if len(waiting) > 1:
         fit = try_population(place, waiting)
-        events += fit.events
         rivals += _measure_populations(race, fit, solo.tried, best, until=until)
         if best != threads:
             rivals += _measure_populations(race, fit, solo.tried, threads, until=until)
+        events += fit.events
     else:
         events.append(("not_batched", "one run is no population"))
     crew: list[Worker] = []
@@ -283,9 +283,12 @@ class _Rival:
     measure: Callable[[], float]
 
     def again(self) -> float:
-        """Seconds per step of one run."""
+        """Seconds per step of one run; NaN if it cannot go on."""
         with using(self.tried.threads if self.tried.engine != "processes" else None):
-            return self.measure()
+            try:
+                return self.measure()
+            except Exception:  # noqa: BLE001  a stranger's code; the race itself writes it down
+                return math.nan
 
     def beats(self, other: _Rival) -> bool:
         """Whether it was at least as fast."""
@@ -313,15 +316,18 @@ def _measure_solo(race: _Race, waiting: Sequence[RunPlan], threads: int) -> _Riv
 
     rival = _Rival(Tried(engine="solo", threads=threads), measure)
     with using(threads):
-        for run in runs:
-            run.advance(3)
-        rival.tried = race.total(replace(rival.tried, step=measure()))
+        rival.again()
+        rival.tried = race.total(replace(rival.tried, step=rival.again()))
         if rival.tried.total >= _SMALL / 4:
             begin = time.perf_counter()
             runs[0].evaluate(race.split)
             evaluation = time.perf_counter() - begin
             rival.tried = race.total(replace(rival.tried, evaluation=evaluation))
     return rival
+
+
+def _median(values: Sequence[float]) -> float:
+    return statistics.median(values) if all(map(math.isfinite, values)) else math.nan
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -397,9 +403,11 @@ def _measure_population(
             begin = time.perf_counter()
             examples = population.try_evaluation(race.place.task.eval_batch_size)
             share = (time.perf_counter() - begin) / len(population) / examples
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
+        except Exception as error:  # noqa: BLE001  a stranger's code; alone it may well work
+            what = "does not fit into memory" if is_out_of_memory(error) else "cannot go on"
+            fit.events.append(
+                ("not_batched", f"a population of {size} runs {what}: {why_not(error)}")
+            )
             return None
     total = population.examples(race.split)
     tried = Tried(
@@ -453,10 +461,12 @@ def _measure_processes(
             steps = list(pool.map(lambda run: _seconds_per_step(run, _BLOCK), runs))
         return _mean(steps) / len(runs)
 
-    measure()
-    tried = Tried(engine="processes", workers=workers, threads=1, step=measure(), start=start)
-    evaluation = solo.evaluation * tried.step / solo.step
-    return [_Rival(race.total(replace(tried, evaluation=evaluation)), measure)]
+    rival = _Rival(Tried(engine="processes", workers=workers, threads=1, start=start), measure)
+    rival.again()
+    step = rival.again()
+    evaluation = solo.evaluation * step / solo.step
+    rival.tried = race.total(replace(rival.tried, step=step, evaluation=evaluation))
+    return [rival]
 
 
 def _take_turns(
@@ -468,7 +478,7 @@ def _take_turns(
         for rival, found in zip(everybody, steps, strict=True):
             found.append(rival.again())
     final = [
-        race.total(replace(rival.tried, step=statistics.median(found)))
+        race.total(replace(rival.tried, step=_median(found)))
         for rival, found in zip(everybody, steps, strict=True)
     ]
     for tried in final:
@@ -483,4 +493,5 @@ def _take_turns(
         )
     plain = final[0]
     best = min(final, key=lambda t: t.total if math.isfinite(t.total) else math.inf)
-    return (best if best.total < (1 - _MARGIN) * plain.total else plain), plain
+    pays = not math.isfinite(plain.total) or best.total < (1 - _MARGIN) * plain.total
+    return (best if pays else plain), plain

@@ -46,7 +46,7 @@ class Stored(NamedTuple):
 
 
 class Timing(NamedTuple):
-    """A median of the timing pass, with its quartiles."""
+    """A median of the timing pass, with its quartiles; a ratio has a 95 % interval instead."""
 
     quantity: str
     value: float

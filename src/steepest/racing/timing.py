@@ -2,10 +2,12 @@
 
 Times are never read off the race, where one arm may have run while the machine was busy. Here
 every arm trains for a moment, in an order drawn anew for every round, and medians are reported.
+Arms are compared round by round: what the machine did in a round, it did to all of them.
 """
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Mapping
@@ -17,6 +19,7 @@ import torch
 from steepest.racing.arm import Arm
 from steepest.racing.plan import RaceSpec
 from steepest.racing.records import Timing
+from steepest.stats import median_interval
 from steepest.train.solo import SoloRun
 from steepest.train.task import Task
 
@@ -25,6 +28,8 @@ __all__ = ["QUANTITIES", "Timings", "measure"]
 QUANTITIES = (
     "step_ms",  # a whole training step: batch, forward, backward, update
     "optimizer_ms",  # the update alone
+    "step_ratio",  # a step over the first arm's in the same round; low and high are a 95 % interval
+    "optimizer_ratio",  # the same for the update
     "epoch_seconds",  # a whole step times the steps of an epoch
     "state_bytes",  # the optimizer's memory
     "state_bytes_per_parameter",
@@ -32,7 +37,7 @@ QUANTITIES = (
 )
 _WARM_UP = 3  # steps; the first ones allocate
 _BLOCK = 0.08  # seconds of training per turn
-_ROUNDS = 40
+_LEAST, _MOST = 7, 40  # rounds; fewer than six have no 95 % interval of a median
 _RATE = 1e-10  # so small that no arm diverges while it is timed; the arithmetic is the same
 
 
@@ -73,7 +78,7 @@ def measure(task: Task, spec: RaceSpec, *, seconds: float) -> Timings:
     Args:
         task: What is trained.
         spec: The race.
-        seconds: About how long to take; one round is made in any case.
+        seconds: About how long to take; seven rounds are made in any case.
     """
     begin = time.perf_counter()
     arms: dict[int, _Clocked] = {}
@@ -85,13 +90,16 @@ def measure(task: Task, spec: RaceSpec, *, seconds: float) -> Timings:
             left_out[number] = f"{type(error).__name__}: {error}"
     order = list(arms)
     dice = random.Random(0)  # noqa: S311  an order, not a secret
-    for done in range(_ROUNDS):
-        if done and time.perf_counter() - begin > seconds:
+    for done in range(_MOST):
+        if done >= _LEAST and time.perf_counter() - begin > seconds:
             break
         dice.shuffle(order)
         for number in order:
             arms[number].turn()
-    return Timings({number: _rows(clocked) for number, clocked in arms.items()}, left_out)
+    first = next(iter(arms.values()), None)
+    return Timings(
+        {number: _rows(clocked, first) for number, clocked in arms.items() if first}, left_out
+    )
 
 
 def _warmed_up(task: Task, arm: Arm, spec: RaceSpec) -> _Clocked:
@@ -142,11 +150,14 @@ def _update_seconds(run: SoloRun, times: int) -> float:
     return time.perf_counter() - begin
 
 
-def _rows(clocked: _Clocked) -> list[Timing]:
+def _rows(clocked: _Clocked, first: _Clocked) -> list[Timing]:
     run = clocked.run
     rows = [_median("step_ms", clocked.step_ms)]
+    rows.append(_ratio("step_ratio", clocked.step_ms, first.step_ms))
     if clocked.update_ms:
         rows.append(_median("optimizer_ms", clocked.update_ms))
+        if first.update_ms:
+            rows.append(_ratio("optimizer_ratio", clocked.update_ms, first.update_ms))
     epoch = [ms * run.steps_per_epoch / 1e3 for ms in clocked.step_ms]
     rows.append(_median("epoch_seconds", epoch))
     state = _state_bytes(run.optimizer)
@@ -161,6 +172,13 @@ def _rows(clocked: _Clocked) -> list[Timing]:
 def _median(quantity: str, values: list[float]) -> Timing:
     low, middle, high = np.percentile(values, [25, 50, 75]).tolist()
     return Timing(quantity, middle, low, high, len(values))
+
+
+def _ratio(quantity: str, ours: list[float], theirs: list[float]) -> Timing:
+    """How many times as long, by the median over rounds, with its 95 % interval."""
+    middle, low, high = median_interval(np.array(ours) / np.array(theirs))
+    bounded = math.isfinite(low)
+    return Timing(quantity, middle, low if bounded else None, high if bounded else None, len(ours))
 
 
 def _state_bytes(optimizer: torch.optim.Optimizer) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from steepest.numbers import Unit, amount, unit_of
 from steepest.stats import Comparison, PairVerdict, decide_all, floor_p, seeds_to_decide_at_all
 
 __all__ = ["Sample", "SingleSeed", "Verdict", "judge", "power_note"]
@@ -162,7 +163,7 @@ def judge(
         metric,
         level=level,
         pairs=len(pairs),
-        share="acc" in metric and all(0 <= v <= 1 for v in every),
+        unit=unit_of(metric, every),
     )
     sentences = [
         *(f"This comparison is not fair: {problem}" for problem in problems),
@@ -203,7 +204,7 @@ def power_note(arms: int, seeds: int, *, level: float) -> str | None:
         return None
     several = f" times {pairs} pairs (Holm)" if pairs > 1 else ""
     return (
-        f"{_count(seeds, 'seed')} {'is' if seeds == 1 else 'are'} too few to decide anything at "
+        f"{amount(seeds, 'seed')} {'is' if seeds == 1 else 'are'} too few to decide anything at "
         f"the {_percent(level)} level: even if one arm wins on every seed, p is "
         f"{floor_p(seeds):.3g}{several}. At least {needed} seeds are needed."
     )
@@ -292,12 +293,12 @@ def _single_seed(
 class _Words:
     """How numbers of one metric are put into sentences."""
 
-    def __init__(self, metric: str, *, level: float, pairs: int, share: bool) -> None:
+    def __init__(self, metric: str, *, level: float, pairs: int, unit: Unit) -> None:
         split, _, name = metric.partition("_")
         self.metric = f"{ {'val': 'validation', 'train': 'training'}.get(split, split) } {name}"
         self.level = level
         self.n_pairs = pairs
-        self.share = share  # of one; written in per cent
+        self.unit = unit
 
     def pair(self, pair: PairVerdict) -> str:
         """One sentence or two about a pair."""
@@ -314,17 +315,17 @@ class _Words:
 
     def _undecided(self, pair: PairVerdict) -> str:
         c = pair.comparison
-        seeds = _count(c.n, "seed")
+        seeds = amount(c.n, "seed")
         found = (
             f"{pair.a} and {pair.b} cannot be told apart in {self.metric} with {seeds}: "
             f"{self._numbers(pair)}."
         )
         if c.negligible:
-            limit = self._value(c.min_effect)
+            limit = self.unit.difference(c.min_effect).lstrip("+")
             return f"{found} Any difference is below {limit}, the smallest that matters here."
         needed = seeds_to_decide_at_all(self.level, self.n_pairs)
         more = None if c.seeds_needed is None else max(c.seeds_needed, needed) - c.n
-        enough = f"about {_count(more, 'more seed')} would decide" if more and more > 0 else ""
+        enough = f"about {amount(more, 'more seed')} would decide" if more and more > 0 else ""
         if c.n < needed:
             times = f" (times {self.n_pairs} pairs)" if self.n_pairs > 1 else ""
             then = enough or f"at least {needed} seeds are needed"
@@ -345,7 +346,8 @@ class _Words:
         if not finite:
             return []
         spread = float(np.std(finite, ddof=1)) if len(finite) > 1 else math.nan
-        text = f"{arm} ends with a {self.metric} of {self._value(float(np.mean(finite)), spread)}"
+        mean = self.unit.value(float(np.mean(finite)), spread)
+        text = f"{arm} ends with a {self.metric} of {mean}"
         over = f" on average over {len(finite)} seeds" if len(finite) > 1 else " on its one seed"
         return [f"{text}{over}; there is no other arm to compare it with."]
 
@@ -357,39 +359,17 @@ class _Words:
             a = self._side(c.mean_a, c.diverged_a, c.n, width)
             b = self._side(c.mean_b, c.diverged_b, c.n, width)
             return f"{a} against {b}, {p}"
-        difference = self._value(c.difference, width, sign=True)
-        interval = ""
+        means = f"{self.unit.value(c.mean_a, width)} against {self.unit.value(c.mean_b, width)}"
+        difference = self.unit.difference(c.difference, c.low, c.high)
         if math.isfinite(c.low) and math.isfinite(c.high):
-            low, high = (self._value(x, width, sign=True) for x in (c.low, c.high))
-            low = low.removesuffix(" points")
-            interval = f" ({_percent(c.level)} interval {low} to {high})"
-        means = f"{self._value(c.mean_a, width)} against {self._value(c.mean_b, width)}"
-        return f"{means}, difference {difference}{interval}, {p}"
+            difference += f" ({_percent(c.level)} interval {self.unit.interval(c.low, c.high)})"
+        return f"{means}, difference {difference}, {p}"
 
     def _side(self, mean: float, diverged: int, n: int, width: float) -> str:
         if diverged == n:
             return "diverged on every seed"
         lost = f" ({diverged} of {n} seeds diverged)" if diverged else ""
-        return f"{self._value(mean, width)}{lost}"
-
-    def _value(self, x: float, width: float = math.nan, *, sign: bool = False) -> str:
-        """With the digits that the width supports; accuracies in per cent."""
-        if not math.isfinite(x):
-            return "no value" if math.isnan(x) else f"{x}"
-        scale = 100 if self.share else 1
-        x, width = x * scale, width * scale
-        plus = "+" if sign else ""
-        if math.isfinite(width) and width > 0:
-            decimals = min(8, max(0, 1 - math.floor(math.log10(width))))
-            text = f"{x:{plus}.{decimals}f}"
-        else:
-            text = f"{x:{plus}.4g}"
-        unit = (" points" if sign else " %") if self.share else ""
-        return text.replace("-", "−") + unit
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}{'' if n == 1 else 's'}"
+        return f"{self.unit.value(mean, width)}{lost}"
 
 
 def _percent(level: float) -> str:

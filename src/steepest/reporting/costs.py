@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from steepest.numbers import amount, significant
 from steepest.reporting.drawing import Panel, Picture, arm_meta, axes, name_rows, plain, shorten
 from steepest.reporting.facts import (
     QUANTITIES,
@@ -16,10 +17,10 @@ from steepest.reporting.facts import (
     timed,
     to_target,
 )
-from steepest.reporting.numbers import amount, significant
 from steepest.reporting.palette import look_of
 
 if TYPE_CHECKING:
+    from steepest.racing.records import Timing
     from steepest.racing.result import Result
 
 __all__ = ["target_picture", "timing_picture"]
@@ -221,24 +222,37 @@ def timing_picture(result: Result) -> Picture | None:
         (
             f"Medians of a timing pass of its own, in which the arms take turns ({n} per arm), so "
             "that a busy machine hits all of them alike; whiskers are the quartiles. Memory of the "
-            "state is counted, not sampled.",
+            "state is counted, not sampled. Arms are compared round by round.",
         ),
     )
 
 
-def _timing_says(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    for quantity in QUANTITIES:
-        found = {label: of[quantity.key].value for label, of in rows.items() if quantity.key in of}
-        if not found:
-            continue
-        if len(found) == 1:
-            label, value = next(iter(found.items()))
-            return f"{label}: {quantity.write(value)} {quantity.words}."
-        fast, slow = min(found, key=lambda k: found[k]), max(found, key=lambda k: found[k])
-        ratio = found[slow] / found[fast] if found[fast] > 0 else math.inf
-        more = f"{100 * (ratio - 1):.0f} % more" if ratio < 2 else f"{significant(ratio, 2)} times"
-        return (
-            f"{quantity.words.capitalize()}: {fast} {quantity.write(found[fast])}, "
-            f"{slow} {quantity.write(found[slow])} ({more})."
-        )
-    return ""
+def _timing_says(rows: Mapping[str, Mapping[str, Timing]]) -> str:
+    """How long a step takes in units of the first arm's, as far as that can be told."""
+    first, *others = rows
+    ratios = {label: rows[label]["step_ratio"] for label in others if "step_ratio" in rows[label]}
+    if not ratios:
+        known = [q for q in QUANTITIES if q.key in rows[first]]
+        return f"{first}: {known[0].write(rows[first][known[0].key].value)} {known[0].words}."
+    if len(ratios) <= 2:
+        return " ".join(_ratio_says(first, label, ratio) for label, ratio in ratios.items())
+    slower = [label for label, r in ratios.items() if r.low is not None and r.low > 1]
+    faster = [label for label, r in ratios.items() if r.high is not None and r.high < 1]
+    alike = len(ratios) - len(slower) - len(faster)
+    head = (
+        f"Beside {first}, a training step takes longer with {amount(len(slower), 'arm')}, is "
+        f"shorter with {len(faster)}, and cannot be told apart with {alike}."
+    )
+    if not slower:
+        return head
+    worst = max(slower, key=lambda label: ratios[label].value)
+    return f"{head} {_ratio_says(first, worst, ratios[worst])}"
+
+
+def _ratio_says(first: str, label: str, ratio: Timing) -> str:
+    text = f"A training step with {label} takes {significant(ratio.value)} times as long as with"
+    if ratio.low is None or ratio.high is None:
+        return f"{text} {first}, but {ratio.n} rounds are too few to tell them apart."
+    text += f" {first} (95 % interval {significant(ratio.low)} to {significant(ratio.high)})"
+    told = ratio.low > 1 or ratio.high < 1
+    return f"{text}." if told else f"{text}: no difference that this machine can show."

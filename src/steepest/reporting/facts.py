@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from steepest.racing.verdict import power_note
-from steepest.reporting.numbers import (
+from steepest.numbers import (
     Unit,
     amount,
     significant,
@@ -16,6 +15,7 @@ from steepest.reporting.numbers import (
     time_text,
     unit_of,
 )
+from steepest.racing.verdict import power_note
 
 if TYPE_CHECKING:
     from steepest.racing.ledger import Timing

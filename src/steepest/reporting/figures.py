@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from steepest.numbers import Unit, amount, significant, unit_of
 from steepest.reporting.drawing import (
     INK,
     Curves,
@@ -31,7 +32,6 @@ from steepest.reporting.facts import (
     metric_words,
     result_unit,
 )
-from steepest.reporting.numbers import Unit, amount, significant, unit_of
 from steepest.reporting.palette import look_of
 from steepest.stats import mean_interval
 

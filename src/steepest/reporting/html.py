@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steepest.errors import LedgerError
+from steepest.numbers import amount
 from steepest.reporting.costs import target_picture, timing_picture
 from steepest.reporting.drawing import FONTS, Picture
 from steepest.reporting.facts import Flag, arm_numbers, final_runs, flags, headline, sentences
 from steepest.reporting.figures import evaluation_pictures, final_picture, learning_rates
 from steepest.reporting.layers import layer_picture, layer_table
 from steepest.reporting.loss import training_loss
-from steepest.reporting.numbers import amount
 from steepest.reporting.palette import look_of
 from steepest.reporting.protocol import protocol_groups, protocol_tables, reproduce
 from steepest.reporting.tables import (

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from steepest.numbers import fixed, significant
 from steepest.reporting.drawing import INK, Panel, Picture, arm_meta, axes, plain, shorten
 from steepest.reporting.facts import arm_numbers
-from steepest.reporting.numbers import fixed, significant
 from steepest.reporting.palette import look_of
 from steepest.reporting.tables import Cell, Table
 

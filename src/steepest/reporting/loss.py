@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from steepest.numbers import amount, significant
 from steepest.reporting.drawing import (
     Curve,
     Curves,
@@ -21,7 +22,6 @@ from steepest.reporting.drawing import (
     thin,
 )
 from steepest.reporting.facts import arm_numbers, final_runs
-from steepest.reporting.numbers import amount, significant
 from steepest.reporting.palette import look_of
 from steepest.stats import moving_average
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from steepest.errors import LedgerError
+from steepest.numbers import amount, fixed, significant
 from steepest.reporting.drawing import FONTS, Curves, shorten, thin
 from steepest.reporting.facts import (
     arm_numbers,
@@ -25,7 +26,6 @@ from steepest.reporting.facts import (
 )
 from steepest.reporting.html import PATHS, environment
 from steepest.reporting.loss import mean_curve, window_of
-from steepest.reporting.numbers import amount, fixed, significant
 from steepest.reporting.palette import look_of
 from steepest.stats import moving_average
 

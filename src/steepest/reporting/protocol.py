@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from steepest.numbers import amount, significant, time_text
 from steepest.reporting.facts import arm_numbers, final_runs, metric_words, target_words
-from steepest.reporting.numbers import amount, significant, time_text
 from steepest.reporting.tables import Cell, Table
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from steepest.numbers import Unit, p_text, significant, unit_of
 from steepest.reporting.facts import (
     QUANTITIES,
     Quantity,
@@ -21,7 +22,6 @@ from steepest.reporting.facts import (
     result_unit,
     timed,
 )
-from steepest.reporting.numbers import Unit, p_text, significant, unit_of
 from steepest.stats import mean_interval
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from steepest.numbers import significant, time_text
 from steepest.reporting.facts import flags, headline, sentences, target_words, to_target
-from steepest.reporting.numbers import significant, time_text
 from steepest.reporting.palette import look_of
 from steepest.reporting.tables import Cell, Table, pair_table, ranking_table, timing_table
 

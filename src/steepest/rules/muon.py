@@ -23,6 +23,11 @@ def _scale(rows: int, columns: int, adjust_lr_fn: str) -> float:
     return 1.0
 
 
+def _coefficients(given: Any) -> tuple[Any, ...]:
+    """A table by its name, or the three numbers of every step themselves."""
+    return COEFFICIENTS[given] if isinstance(given, str) else (given,)
+
+
 @rule(
     paper="https://kellerjordan.github.io/posts/muon/",
     kind="matrix",
@@ -60,7 +65,8 @@ def muon(
     * ``adjust_lr_fn``: s is :math:`\sqrt{\max(1, m/n)}` (``original``, Keller Jordan),
       :math:`0.2\sqrt{\max(m, n)}` (``match_rms_adamw``, Moonshot, arXiv:2502.16982),
       :math:`\sqrt{m/n}` (``rms_to_rms``, arXiv:2502.07529), or 1.
-    * ``ns_coefficients``: a table in ``rules/_newton_schulz.py``.
+    * ``ns_coefficients``: a table in ``rules/_newton_schulz.py``, or the
+      three numbers themselves.
     * ``correct_bias``: :math:`\mu b_t / (1-\mu^{t+1}) + (1-\mu) g_t / (1-\mu^t)` is what becomes
       orthogonal (optax), which leans on the gradient a little more in the first steps.
 
@@ -73,6 +79,6 @@ def muon(
         ahead = ema(momentum_buffer / next_, g / now, momentum)
     elif nesterov:
         ahead = ema(momentum_buffer, g, momentum)
-    direction = orthogonalised(ahead, int(ns_steps), eps, COEFFICIENTS[ns_coefficients])
+    direction = orthogonalised(ahead, int(ns_steps), eps, _coefficients(ns_coefficients))
     rows, columns = g.shape[-2:]
     return -lr * _scale(rows, columns, adjust_lr_fn) * direction, momentum_buffer

@@ -15,7 +15,7 @@ __all__ = ["nadam"]
     paper="https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ",
     slots={"mu_product": Slot(init=1.0, per="tensor")},
     modifiers=(DECAY,),
-    choices={"momentum_schedule": ("warming", "constant")},
+    choices={"momentum_schedule": ("warming", "constant", "mlcommons")},
 )
 def nadam(
     p: Any,
@@ -39,8 +39,9 @@ def nadam(
                  + \frac{(1-\mu_t) g_t}{1 - \prod_{i \le t} \mu_i}, \qquad
         \Delta_t = -\eta \frac{\hat m_t}{\sqrt{v_t / (1-\beta_2^t)} + \epsilon}
 
-    ``momentum_schedule="constant"`` has :math:`\mu_t = \beta_1` (optax). Keras's Nadam is the
-    warming one with ψ = ``momentum_decay`` = 1, which is warm after some hundred steps.
+    ``momentum_schedule="constant"`` has :math:`\mu_t = \beta_1` (optax); ``mlcommons`` has it too
+    and divides both terms by :math:`1 - \beta_1^t` (NAdamW of AlgoPerf and timm). Keras's Nadam is
+    the warming one with ψ = ``momentum_decay`` = 1, which is warm after some hundred steps.
     """
     mu = mu_next = beta1
     if momentum_schedule == "warming":
@@ -49,6 +50,7 @@ def nadam(
     mu_product = mu_product * mu
     exp_avg = ema(exp_avg, g, beta1)
     exp_avg_sq = ema(exp_avg_sq, g * g, beta2)
-    m_hat = mu_next / (1 - mu_product * mu_next) * exp_avg + (1 - mu) / (1 - mu_product) * g
+    later = mu_product if momentum_schedule == "mlcommons" else mu_product * mu_next
+    m_hat = mu_next / (1 - later) * exp_avg + (1 - mu) / (1 - mu_product) * g
     v_hat = exp_avg_sq / (1 - beta2**t)
     return -lr * m_hat / (sqrt(v_hat) + eps), mu_product, exp_avg, exp_avg_sq

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from steepest.errors import InputError
 from steepest.rules._ops import ema, maximum, minimum, sqrt
 from steepest.rules._rule import Slot, rule
 
@@ -25,6 +26,11 @@ _SLOTS = {
 
 def _x(y: Any, z: Any, beta: Any) -> Any:
     """The x of y = (1 - beta) z + beta x."""
+    if isinstance(beta, (int, float)) and beta == 0:
+        raise InputError(
+            "schedule-free: with a coefficient of 0 the parameter is z itself, and the average "
+            "cannot be recovered from it; choose momentum or beta1 in (0, 1)"
+        )
     return y + (1 - 1 / beta) * (z - y)
 
 

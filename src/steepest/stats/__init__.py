@@ -21,6 +21,7 @@ from steepest.stats.curves import (
 from steepest.stats.intervals import (
     bca_interval,
     mean_interval,
+    median_interval,
     sign_flip_interval,
     student_interval,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "interquartile_mean",
     "look_level",
     "mean_interval",
+    "median_interval",
     "moving_average",
     "near_best_width",
     "performance_profile",

@@ -36,7 +36,7 @@ magnitude and are missing one time in ten, with weight decay 0.1, ε = 0.01 and 
 the rule has them (unless the row says otherwise), and a learning rate that changes every step. The
 oracles are float64 NumPy, written from the papers (`steepest/testing/oracles*.py`). A deviation is
 the largest difference of any element after any step, divided by the longest way that any element
-has gone."""
+has gone. torch.optim.Muon runs its Newton-Schulz steps in bfloat16 for every parameter."""
 
 
 @dataclass(frozen=True)

@@ -180,7 +180,8 @@ class Population:
         losses, rates = np.zeros((M, n), np.float32), np.zeros((M, n), np.float32)
         counts = [0] * M
         begin = time.perf_counter()
-        with isolated(self.device), quiet():
+        # a rate or a loss beyond float32 is recorded as infinite
+        with isolated(self.device), quiet(), np.errstate(over="ignore"):
             self.steppers.switch("train")
             self.stacks.template.train()
             for k in range(first, first + n):

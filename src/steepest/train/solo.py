@@ -169,7 +169,8 @@ class SoloRun:
         losses, rates = np.zeros(n, np.float32), np.zeros(n, np.float32)
         done = 0
         begin = time.perf_counter()
-        with isolated(self.device):
+        # a rate or a loss beyond float32 is recorded as infinite
+        with isolated(self.device), np.errstate(over="ignore"):
             self._switch("train")
             self.model.train()
             for k in range(first, first + n):

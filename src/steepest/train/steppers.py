@@ -203,7 +203,11 @@ def _kind(optimizer: torch.optim.Optimizer) -> Any:
     # torch wraps `step` once per class, to count it in profiles
     if inspect.unwrap(type(optimizer).step) is not inspect.unwrap(Facade.step):
         return None
-    if optimizer.rule.has_totals or any(s.per == "all" for s in optimizer.rule.slots.values()):
+    if type(optimizer).add_param_group is not Facade.add_param_group:
+        return None
+    if optimizer.rule.kind != "elementwise" or optimizer.rule.has_totals:
+        return None
+    if any(slot.per == "all" for slot in optimizer.rule.slots.values()):
         return None
     defaults = optimizer.defaults
     flags = tuple(defaults.get(k) for k in ("capturable", "differentiable", "foreach", "fused"))

@@ -24,16 +24,19 @@ SHARES = ("acc", "error", "precision", "recall", "f1", "auc", "top1", "top5", "i
 
 
 def decimals_for(half_width: float) -> int:
-    """Decimals that show a half-width with one significant digit, or two when it leads with a 1.
+    """Decimals that show a half-width with one significant digit, or two if they are at most 35.
 
-    >>> decimals_for(0.05), decimals_for(0.013), decimals_for(12.0)
-    (2, 3, 0)
+    The rule of the Particle Data Group (Review of Particle Physics, introduction, section 5.3):
+    by the first three digits, 100 to 354 keep two digits, 355 to 999 one.
+
+    >>> decimals_for(0.05), decimals_for(0.013), decimals_for(0.24), decimals_for(12.0)
+    (2, 3, 2, 0)
     """
     if not math.isfinite(half_width) or half_width <= 0:
         return 2
     exponent = math.floor(math.log10(half_width))
-    leads_with_one = half_width / 10.0**exponent < 1.95
-    return max(0, min(8, -exponent + int(leads_with_one)))
+    leading = half_width / 10.0**exponent
+    return max(0, min(8, -exponent + int(leading < 3.545)))
 
 
 def fixed(x: float, decimals: int, *, sign: bool = False) -> str:

@@ -6,14 +6,14 @@ import math
 
 import pytest
 
-from steepest.reporting.numbers import Unit, decimals_for, fixed, p_text, significant, unit_of
+from steepest.numbers import Unit, decimals_for, fixed, p_text, significant, unit_of
 
 NBSP = "\N{NO-BREAK SPACE}"
 
 
 @pytest.mark.parametrize(
     ("half_width", "decimals"),
-    [(0.05, 2), (0.049, 2), (0.19, 2), (0.196, 1), (0.2, 1), (1.3, 1), (3.0, 0), (120.0, 0),
+    [(0.05, 2), (0.049, 2), (0.19, 2), (0.354, 2), (0.356, 1), (1.3, 1), (3.6, 0), (120.0, 0),
      (math.inf, 2), (math.nan, 2), (0.0, 2), (1e-12, 8)],
 )  # fmt: skip
 def test_decimals_follow_the_half_width(half_width: float, decimals: int) -> None:
@@ -22,7 +22,7 @@ def test_decimals_follow_the_half_width(half_width: float, decimals: int) -> Non
 
 def test_a_mean_and_its_interval_have_equal_decimals() -> None:
     assert Unit(True).mean(0.98971, 0.98918, 0.99024) == f"98.97{NBSP}% ± 0.05"
-    assert Unit(False).mean(0.03456, 0.03156, 0.03756) == "0.035 ± 0.003"
+    assert Unit(False).mean(0.03456, 0.03156, 0.03756) == "0.0346 ± 0.0030"
     assert Unit(True).mean(0.98971, -math.inf, math.inf) == f"98.97{NBSP}%"
     assert Unit(True).mean(math.nan, math.nan, math.nan) == "–"
     assert Unit(True).mean(0.5, 0.5, 0.5) == f"50.00{NBSP}% ± 0"

@@ -1,0 +1,240 @@
+"""One Triton kernel per traced rule and dtype, over the same table of pointers as on the CPU.
+
+    n        tensors          k    element slots          R    rows (chunks of BLOCK elements)
+
+Two ways to the scalars. Where steps are counted on the host, the host runs the scalar program, as
+on the CPU. Where they are counted on the device (``capturable=True``, ``fused=True``), a second
+generated kernel runs it there in float64, one program per tensor, and counts: then nothing of a
+step depends on the host, and a captured CUDA graph advances by itself.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from steepest.kernels import cache
+from steepest.kernels.trace import COMPARISONS, Node, Program, ordered
+from steepest.kernels.unavailable import KernelUnavailable
+
+__all__ = ["BLOCK", "DTYPES", "Kernel", "build", "source"]
+
+BLOCK = 1_024
+"""Elements per program. Measured on an H200: best at 1,024 to 2,048, with 4 warps."""
+
+DTYPES = {
+    torch.float32: "float32",
+    torch.float64: "float64",
+    torch.bfloat16: "bfloat16",
+    torch.float16: "float16",
+}
+"""Element types that a kernel takes, and what they are called in Triton."""
+
+_HEAD = """import triton
+import triton.language as tl
+
+
+"""
+
+_INFIX = {"add": "+", "sub": "-", "mul": "*", "lt": "<", "le": "<=", "gt": ">"}
+_INFIX |= {"ge": ">=", "eq": "==", "ne": "!="}
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The generated functions of a rule.
+
+    Attributes:
+        program: What they compute.
+        elements: Does the rows.
+        scalars: Runs the scalar program on the device.
+        source: Their text.
+    """
+
+    program: Program
+    elements: Any
+    scalars: Any
+    source: str
+
+
+def _text(op: str, args: Sequence[str], real: str) -> str:
+    if op in _INFIX:
+        return f"{args[0]} {_INFIX[op]} {args[1]}"
+    if op == "div":  # correctly rounded also in float32, where `/` is not
+        return f"{args[0]} / {args[1]}" if real == "float64" else f"tl.div_rn({args[0]}, {args[1]})"
+    if op == "sqrt":
+        return f"tl.sqrt({args[0]})" if real == "float64" else f"tl.sqrt_rn({args[0]})"
+    if op == "neg":
+        return f"-{args[0]}"
+    if op == "pow":
+        return f"tl.exp({args[1]} * tl.log({args[0]}))"
+    if op == "sign":
+        signs = f"tl.where({args[0]} > 0, 1.0, tl.where({args[0]} < 0, -1.0, {args[0]}))"
+        return f"{signs}.to(tl.{real})"
+    if op in ("maximum", "minimum"):
+        return f"tl.{op}({args[0]}, {args[1]}, propagate_nan=tl.PropagateNan.ALL)"
+    return f"tl.{op}({', '.join(args)})"  # abs, exp, log, where
+
+
+def _statements(
+    roots: Sequence[Node], names: dict[Node, str], real: str, *, elements: bool
+) -> Iterator[str]:
+    """What the roots need, one line per node; fills in the nodes' names."""
+    for count, node in enumerate(ordered(roots)):
+        if node in names or (elements and not node.per_element and node.op != "const"):
+            continue
+        if node.op == "const":
+            # as a tensor: two Python numbers would be combined at compile time, in float64
+            names[node] = f"v{count}"
+            yield f"v{count} = tl.full((), {_literal(node.value)}, tl.{real})"
+            continue
+        args = [names[a] for a in node.args]
+        if node.op == "where" and node.args[0].op not in COMPARISONS:
+            args[0] = f"{args[0]} != 0"
+        if node.op == "where" and elements and not node.args[0].per_element:
+            args[0] = f"{names[node.args[0]]} != 0"
+        names[node] = f"v{count}"
+        yield f"v{count} = {_text(node.op, args, real)}"
+
+
+def _literal(value: float) -> str:
+    return repr(value) if abs(value) < float("inf") else f'float("{value}")'
+
+
+def _element_kernel(program: Program, real: str, kind: str, slot_kind: str) -> Iterator[str]:
+    slots = program.element_slots
+    yield "@triton.jit"
+    yield "def elements(rows, params, grads, slots, scalar_row, scalars, n,"
+    yield "             COLUMNS: tl.constexpr, ALIGN: tl.constexpr, BLOCK: tl.constexpr):"
+    yield "    row = tl.program_id(0).to(tl.int64)"
+    yield "    tensor = tl.load(rows + 3 * row)"
+    yield "    offset = tl.load(rows + 3 * row + 1)"
+    yield "    length = tl.load(rows + 3 * row + 2)"
+    yield "    address = tl.load(grads + tensor)"
+    yield "    line = scalars + tl.load(scalar_row + tensor) * COLUMNS"
+    yield "    wide_factor = tl.load(line)"
+    yield "    if (address != 0) & (wide_factor != 0):"  # 0: found_inf
+    yield f"        factor = wide_factor.to(tl.{real})"
+    for i in range(len(program.columns)):
+        yield f"        c{i} = tl.load(line + {i + 1}).to(tl.{real})"
+    yield "        at = offset + tl.arange(0, BLOCK)"
+    yield "        inside = tl.arange(0, BLOCK) < length"
+    pointers = {"p": ("tl.load(params + tensor)", kind), "g": ("address", kind)}
+    for i, slot in enumerate(slots):
+        pointers[f"s_{slot}"] = (f"tl.load(slots + {i} * n + tensor)", slot_kind)
+    for name, (where, what) in pointers.items():
+        yield f"        {name} = tl.multiple_of(({where}).to(tl.pointer_type(tl.{what})), ALIGN)"
+    yield f"        x_p = tl.load(p + at, mask=inside, other=0.0).to(tl.{real})"
+    yield f"        x_g = factor * tl.load(g + at, mask=inside, other=0.0).to(tl.{real})"
+    for slot in slots:
+        yield f"        x_{slot} = tl.load(s_{slot} + at, mask=inside, other=0.0).to(tl.{real})"
+    names = {node: f"c{i}" for i, node in enumerate(program.columns)}
+    for node in ordered(program.element_roots):
+        if node.op == "element":
+            names[node] = f"x_{node.name}"
+    for line in _statements(program.element_roots, names, real, elements=True):
+        yield f"        {line}"
+    yield f"        tl.store(p + at, (x_p + {names[program.step]}).to(tl.{kind}), mask=inside)"
+    for slot in slots:
+        if slot in program.new_slots:
+            new = names[program.new_slots[slot]]
+            full = f"{new} + tl.full((BLOCK,), 0.0, tl.{real})"  # it may be one number for all
+            yield f"        tl.store(s_{slot} + at, ({full}).to(tl.{slot_kind}), mask=inside)"
+
+
+def _scalar_kernel(program: Program) -> Iterator[str]:
+    yield "@triton.jit"
+    yield "def scalars(grads, steps, numbers, values, value_row, factors, table, n, t, scale,"
+    yield "            found, COUNTED: tl.constexpr, NUMBERS: tl.constexpr, COLUMNS: tl.constexpr,"
+    yield "            VALUES: tl.constexpr, SCALED: tl.constexpr, FOUND: tl.constexpr):"
+    yield "    tensor = tl.program_id(0)"
+    yield "    block = tl.load(value_row + tensor)"
+    yield "    go = tl.load(grads + tensor) != 0"
+    yield "    factor = tl.load(factors + block)"
+    yield "    if SCALED:"
+    yield "        factor = factor / tl.load(scale).to(tl.float64)"
+    yield "    if FOUND:"
+    yield "        go = go & (tl.load(found) == 0)"
+    yield "    tl.store(table + tensor * COLUMNS, tl.where(go, factor, 0.0))"
+    yield "    x_t = t + tl.full((), 0.0, tl.float64)"
+    yield "    if COUNTED:"
+    yield "        step = tl.load(steps + tensor).to(tl.pointer_type(NUMBERS))"
+    yield "        x_t = tl.load(step).to(tl.float64) + 1"
+    yield "        tl.store(step, x_t.to(NUMBERS), mask=go)"
+    names: dict[Node, str] = {}
+    for node in ordered(program.scalar_roots):
+        if node.op != "scalar":
+            continue
+        names[node] = f"x_{node.name}"
+        if node.name in program.numbers:
+            at = program.numbers.index(node.name)
+            yield f"    x_{node.name} = tl.load(values + block * VALUES + {at})"
+    for at, slot in enumerate(program.tensor_slots):
+        address = f"tl.load(numbers + {at} * n + tensor)"
+        yield f"    q_{slot} = {address}.to(tl.pointer_type(NUMBERS))"
+        yield f"    x_{slot} = tl.load(q_{slot}).to(tl.float64)"
+    for line in _statements(program.scalar_roots, names, "float64", elements=False):
+        yield f"    {line}"
+    for at, node in enumerate(program.columns):
+        yield f"    tl.store(table + tensor * COLUMNS + {at + 1}, ({names[node]}).to(tl.float64))"
+    for slot in program.tensor_slots:
+        yield f"    tl.store(q_{slot}, ({names[program.new_slots[slot]]}).to(NUMBERS), mask=go)"
+
+
+def source(program: Program, dtype: torch.dtype, slot_dtype: torch.dtype) -> str:
+    """The text of a rule's two kernels.
+
+    Args:
+        program: The traced rule.
+        dtype: Of parameters and gradients.
+        slot_dtype: Of the slots that have the parameter's shape.
+    """
+    real = "float64" if dtype is torch.float64 else "float32"
+    elements = _element_kernel(program, real, DTYPES[dtype], DTYPES[slot_dtype])
+    lines = [f"# {program.fixed}", *elements, "", "", *_scalar_kernel(program), ""]
+    return _HEAD + "\n".join(lines)
+
+
+_BUILT: dict[tuple[Program, torch.dtype, torch.dtype], Kernel] = {}
+
+
+def build(program: Program, dtype: torch.dtype, slot_dtype: torch.dtype) -> Kernel:
+    """The kernels of a traced rule; made at most once. Triton compiles and caches them itself.
+
+    Raises:
+        KernelUnavailable: If Triton is not installed, or there is no private cache folder.
+    """
+    key = (program, dtype, slot_dtype)
+    if key not in _BUILT:
+        if importlib.util.find_spec("triton") is None:
+            raise KernelUnavailable(
+                "Triton is not installed; CUDA builds of torch bring it, else: pip install triton"
+            )
+        text = source(program, dtype, slot_dtype)
+        module = _imported(text)
+        _BUILT[key] = Kernel(program, module.elements, module.scalars, text)
+    return _BUILT[key]
+
+
+def _imported(text: str) -> ModuleType:
+    """A module with that text. Triton reads a kernel's text from the file that it stands in."""
+    name = f"triton_{blake2b(text.encode(), digest_size=16).hexdigest()}"
+    path = cache.folder() / f"{name}.py"
+    if not path.exists() or path.read_text() != text:
+        with cache.place(path) as made:
+            made.write_text(text)
+    cache.check_private(path)
+    spec = importlib.util.spec_from_file_location(f"steepest.kernels.generated.{name}", path)
+    if spec is None or spec.loader is None:
+        raise KernelUnavailable(f"{path} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module.__name__] = module
+    spec.loader.exec_module(module)
+    return module

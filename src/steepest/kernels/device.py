@@ -1,0 +1,186 @@
+"""A launch on the device: the same table of pointers, in the device's memory.
+
+The host reads where the gradients are and uploads that; whether it also runs the scalar program
+depends on where the steps are counted (see `steepest.kernels.cuda`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from steepest.kernels import Block, cpu, cuda
+from steepest.kernels.table import Launch
+from steepest.kernels.trace import Program
+
+__all__ = ["DeviceLaunch", "counts_on_device"]
+
+_WARPS = 4
+
+
+def counts_on_device(block: Block) -> bool:
+    """Whether the host may not read the steps: they lie beside the parameters."""
+    numbers = [
+        column[0]
+        for slot, column in zip(block.rule.slots.values(), block.slots, strict=True)
+        if column and slot.per == "tensor"
+    ]
+    if not isinstance(block.steps, int):
+        numbers += block.steps[:1]
+    return block.capturable or any(x.device.type != "cpu" for x in numbers)
+
+
+class DeviceLaunch(Launch):
+    """Blocks that one Triton kernel does in one launch."""
+
+    kernel: cuda.Kernel
+
+    def __init__(self, blocks: Sequence[Block], program: Program, kernel: cuda.Kernel) -> None:
+        self.on_device = any(map(counts_on_device, blocks))
+        self.device = blocks[0].params[0].device
+        self._staged: list[Tensor] = []
+        if self.on_device:
+            n, width = sum(len(b.params) for b in blocks), max(1, len(program.numbers))
+            self._hyper = torch.zeros(len(blocks), width, dtype=torch.float64, device=self.device)
+            self._scalar_table = torch.zeros(
+                n, 1 + len(program.columns), dtype=torch.float64, device=self.device
+            )
+            signs = [-1.0 if b.maximize else 1.0 for b in blocks]
+            self._factors = torch.tensor(signs, dtype=torch.float64, device=self.device)
+            block_of = [i for i, b in enumerate(blocks) for _ in b.params]
+            self._block_of = torch.tensor(block_of, dtype=torch.int64, device=self.device)
+            self._one = torch.ones((), device=self.device)
+        super().__init__(blocks, program, kernel)
+        self._uploaded: np.ndarray[Any, Any] | None = None
+        if self.on_device:
+            self._there = {name: self._moved(self._arrays[name]) for name in ("steps", "numbers")}
+            self._grads = torch.zeros(self.n, dtype=torch.int64, device=self.device)
+            self._own_row = torch.arange(self.n, device=self.device)
+
+    def _moved(self, values: Any) -> Tensor:
+        """An array of addresses in the device's memory; never empty."""
+        array = np.asarray(values).view(np.int64) if len(values) else np.zeros(1, np.int64)
+        return torch.from_numpy(array.copy()).to(self.device)
+
+    def _tables(self, n: int) -> None:
+        sizes = np.array([p.numel() for p in self.params], dtype=np.int64)
+        counts = -(-sizes // cuda.BLOCK)
+        tensor = np.repeat(np.arange(n), counts)
+        first = np.repeat(np.cumsum(counts) - counts, counts)
+        offset = (np.arange(len(tensor)) - first) * cuda.BLOCK
+        length = np.minimum(cuda.BLOCK, sizes[tensor] - offset)
+        rows = np.stack([tensor, offset, length], axis=1)
+        params = np.array([p.data_ptr() for p in self.params], dtype=np.uint64)
+        slots = np.array([x.data_ptr() for c in self.slots for x in c], dtype=np.uint64)
+        self._count = len(rows)
+        self._rows_there = self._moved(rows.reshape(-1))
+        self._params_there, self._slots_there = self._moved(params), self._moved(slots)
+        self._aligned = bool(((params % 16) == 0).all() and ((slots % 16) == 0).all())
+        self._table = cpu.Table(
+            n=n,
+            columns=self._columns,
+            params=self._keep("params", params, np.uint64),
+            grads=self._keep("grads", np.zeros(n), np.uint64),
+            scalar_row=self._keep("scalar_row", np.zeros(n)),
+        )
+        self._table_address = 1  # stands for "there is a gradient" of an empty tensor
+
+    def set_values(self, index: int, values: Mapping[str, Any]) -> None:
+        """Take new hyperparameters for a block."""
+        if not self.on_device:
+            super().set_values(index, values)
+            return
+        self._moving[index] = {
+            k: v for k, v in values.items() if isinstance(v, Tensor) and k in self.program.numbers
+        }
+        row = [
+            0.0 if isinstance(values[name], Tensor) else float(values[name])
+            for name in self.program.numbers
+        ]
+        if row:
+            self._hyper[index] = self._upload(np.array(row))
+
+    def _upload(self, array: np.ndarray[Any, Any]) -> Tensor:
+        """A copy on the device, without waiting for it."""
+        staged = torch.from_numpy(array.copy())
+        if self.device.type != "cuda":
+            return staged
+        staged = staged.pin_memory()
+        if torch.cuda.is_current_stream_capturing():
+            self._staged.append(staged)  # read again whenever the graph is replayed
+        return staged.to(self.device, non_blocking=True)
+
+    def _launch(self) -> None:
+        n = self.n
+        scalars = np.frombuffer(self._scalars).view(np.int64)
+        grads = self._arrays["grads"]
+        rows = self._arrays["scalar_row"]
+        there = self._upload(np.concatenate([grads.view(np.int64), rows, scalars]))
+        self._elements(there[:n], there[n : 2 * n], there[2 * n :].view(torch.float64))
+
+    def run_there(self, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
+        """Run the scalar program on the device, then the kernel; nothing is read on the host."""
+        tl = importlib.import_module("triton.language")
+        grads = self._arrays["grads"].view(np.int64)
+        if self._uploaded is None or not np.array_equal(grads, self._uploaded):
+            self._grads.copy_(self._upload(grads))
+            self._uploaded = grads.copy()
+        for index, moving in enumerate(self._moving):
+            for name, value in moving.items():
+                self._hyper[index, self.program.numbers.index(name)].copy_(value.squeeze())
+        kinds = [*self.steps[:1], *(column[0] for column in self.numbers)]
+        wide = bool(kinds) and kinds[0].dtype is torch.float64
+        fixed = self.blocks[0].steps
+        with self._context():
+            self.kernel.scalars[(self.n,)](
+                self._grads,
+                self._there["steps"],
+                self._there["numbers"],
+                self._hyper,
+                self._block_of,
+                self._factors,
+                self._scalar_table,
+                self.n,
+                float(fixed) if isinstance(fixed, int) else 0.0,
+                self._one if grad_scale is None else grad_scale,
+                self._one if found_inf is None else found_inf,
+                COUNTED=not isinstance(fixed, int),
+                NUMBERS=tl.float64 if wide else tl.float32,
+                COLUMNS=self._columns,
+                VALUES=self._hyper.shape[1],
+                SCALED=grad_scale is not None,
+                FOUND=found_inf is not None,
+                num_warps=1,
+            )
+        self._elements(self._grads, self._own_row, self._scalar_table)
+
+    def _elements(self, grads: Tensor, scalar_row: Tensor, scalars: Tensor) -> None:
+        if not self._count:
+            return
+        aligned = (
+            self._aligned and not (self._arrays["grads"][self._arrays["grads"] > 1] % 16).any()
+        )
+        with self._context():
+            self.kernel.elements[(self._count,)](
+                self._rows_there,
+                self._params_there,
+                grads,
+                self._slots_there,
+                scalar_row,
+                scalars,
+                self.n,
+                COLUMNS=self._columns,
+                ALIGN=16 if aligned else 1,
+                BLOCK=cuda.BLOCK,
+                num_warps=_WARPS,
+            )
+
+    def _context(self) -> contextlib.AbstractContextManager[Any]:
+        cuda_device = self.device.type == "cuda"
+        return torch.cuda.device(self.device) if cuda_device else contextlib.nullcontext()
