@@ -9,6 +9,7 @@ from typing import Annotated
 
 import torch
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -66,10 +67,13 @@ def population(
     console = Console()
     table = Table(
         title=f"A step of a run; torch {torch.__version__}, {torch.get_num_threads()} threads, "
-        f"{device}, medians of {rounds} rounds"
+        f"{device}, medians of {rounds} rounds",
+        box=box.SIMPLE_HEAD,
     )
-    for head in ("model", "way", "members", "µs", "× plain loop", "GFLOP/s", "of GEMM", "peak MiB"):
-        table.add_column(head, justify="left" if head in ("model", "way") else "right")
+    for head in ("model", "way"):
+        table.add_column(head, no_wrap=True)
+    for head in ("runs", "µs", "× plain", "GFLOP/s", "of GEMM", "MiB"):
+        table.add_column(head, justify="right")
     with console.status("measuring"):
         for row in rows:
             if row.reason:

@@ -30,8 +30,8 @@ from steepest.train.task import Task
 
 __all__ = ["MODELS", "WAYS", "Timing", "gemm_rate", "measure_population"]
 
-WAYS = ("plain loop", "solo", "population", "population compiled")
-"""A user's own loop, the same made repeatable, and many runs at once."""
+WAYS = ("plain loop", "solo", "population", "compiled")
+"""A user's own loop, the same made repeatable, many runs at once, and these compiled."""
 
 _BLOCK = 0.25  # seconds of training per measurement, about
 _BATCH = 32
