@@ -180,7 +180,7 @@ def resume(
     """
     ledger, planned, found = reopen(folder, task)
     with ledger:
-        execute(ledger, planned, found, observer=observer)
+        execute(ledger, planned, found, observer=observer, engine="auto")
     return RaceResult(folder)
 
 

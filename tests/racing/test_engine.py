@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from steepest import tasks
 from steepest.errors import InputError, LedgerError, UnsupportedError
-from steepest.racing import apart, probe
+from steepest.racing import apart, fit, probe
 from steepest.racing.engine import check_engine
 from steepest.racing.folder import open_race
 from steepest.racing.ledger import Ledger
@@ -316,7 +316,7 @@ def test_out_of_memory_halves_the_population_and_goes_on(
 def test_a_population_is_cut_to_what_fits_into_memory(
     tmp_path: Path, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe, "fitting", lambda each, device: 4)
+    monkeypatch.setattr(fit, "fitting", lambda each, device: 4)
     found = race(tmp_path, task, "population")
     with Ledger.read(tmp_path) as ledger:
         assert [len(group) for group in ledger.meta()["engine"]["groups"]] == [3, 3]

@@ -15,8 +15,9 @@ import torch
 
 from steepest.errors import LedgerError, UnsupportedError, unknown_name
 from steepest.racing.apart import carry_out_apart, why_not_apart
+from steepest.racing.fit import in_groups, try_population
 from steepest.racing.plan import RunPlan
-from steepest.racing.probe import Found, in_groups, probe, try_population, using
+from steepest.racing.probe import Found, probe, using
 from steepest.racing.record import Place
 from steepest.racing.solo import carry_out
 from steepest.racing.together import carry_out_together
@@ -122,7 +123,8 @@ def settle(place: Place, waiting: Sequence[RunPlan], asked: str | None) -> Engin
                 "or use --fresh to begin again"
             )
         return engine
-    name = asked or "solo"
+    begun = any(row["status"] != "pending" for row in place.ledger.runs())
+    name = "solo" if begun else asked or "solo"  # before there were engines, all was solo
     check_engine(name)
     if name == "auto":
         place.observer.note("Measuring which engine is the fastest for this race")

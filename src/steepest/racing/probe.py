@@ -15,29 +15,29 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from steepest.racing.apart import Worker, hire, train_there, why_not_apart
+from steepest.racing.fit import Fit, try_population
 from steepest.racing.plan import RunPlan
 from steepest.racing.record import Place
 from steepest.racing.solo import Training, train_here
 from steepest.racing.together import build
-from steepest.train.memory import fitting, is_out_of_memory, member_bytes
-from steepest.train.population import Member, why_not
+from steepest.train.memory import is_out_of_memory
+from steepest.train.population import why_not
 
-__all__ = ["Found", "Tried", "in_groups", "probe", "try_population", "using"]
+__all__ = ["Found", "Tried", "probe", "using"]
 
 _SMALL = 6.0  # seconds; a race that solo finishes by then is not worth measuring
 _MARGIN = 0.05  # what another engine has to save
 _SHARE = 0.04  # of solo's time that measuring may take
 _BLOCK = 0.3  # seconds of training per measurement
 _ROUNDS = 3  # in which the best ones take turns
+_EXAMPLES = 256  # that a population is asked about to see what an evaluation takes
 _SIZES = (8, 32, 128, 512)
-_AGREE = 1e-3  # relative; three steps of one run in float32 differ by 1e-6
 _WORKERS_PAY = 20.0  # seconds of solo; starting processes takes a few
 _COMPILING_PAYS = 600.0  # seconds left; compiling takes half a minute to minutes
 
@@ -113,103 +113,6 @@ class Found:
         )
 
 
-@dataclass
-class Fit:
-    """Which runs can train in populations, and of what size at most.
-
-    Attributes:
-        size: None where none can.
-        together: The runs.
-        events: Why not the others.
-    """
-
-    size: int | None
-    together: list[RunPlan]
-    events: list[tuple[str, str]] = field(default_factory=list)
-
-
-def in_groups(run_ids: Sequence[str], size: int) -> tuple[tuple[str, ...], ...]:
-    """Runs in their order, in as few groups as there must be, all of about one size.
-
-    >>> in_groups(["a", "b", "c", "d", "e"], 4)
-    (('a', 'b', 'c'), ('d', 'e'))
-    """
-    if not run_ids or size < 1:
-        return ()
-    groups = -(-len(run_ids) // size)
-    each = -(-len(run_ids) // groups)
-    return tuple(tuple(run_ids[i : i + each]) for i in range(0, len(run_ids), each))
-
-
-def try_population(place: Place, waiting: Sequence[RunPlan]) -> Fit:
-    """Find out which runs can be batched: by doing it, and comparing with them alone."""
-    events: list[tuple[str, str]] = []
-    fine: list[RunPlan] = []
-    for number, arm in enumerate(place.plan.spec.arms):
-        runs = [run for run in waiting if run.arm.label == arm.label]
-        if not runs:
-            continue
-        reason = _why_not_batched(place, runs)
-        if reason is None:
-            fine += runs
-            continue
-        events.append(("not_batched", f"{arm.label} cannot train in a population: {reason}"))
-        if not fine and number == 0 and "model" in reason:
-            break  # not this arm's fault, so the others need not be tried
-    fine = [run for run in waiting if run in fine]
-    if not fine:
-        return Fit(None, [], events)
-    spec = place.plan.spec
-    each = max(
-        member_bytes(
-            place.task,
-            Member(run.arm.factory(), run.arm.schedule, run.seed),
-            batch_size=spec.batch_size,
-            device=spec.device,
-        )
-        for run in fine[:3]
-    )
-    most = fitting(each, torch.device(spec.device)) or len(fine)
-    if most < len(fine):
-        events.append(
-            ("memory", f"{most} runs fit into memory at a time, at {each / 2**20:.1f} MiB each")
-        )
-    return Fit(min(most, len(fine)), fine, events)
-
-
-def _why_not_batched(place: Place, runs: Sequence[RunPlan]) -> str | None:
-    """Train two members for three steps, and each of them alone; None if they agree."""
-    pair = [*runs[:2], *runs[:1]][:2]
-    try:
-        population = build(place, pair, compiled=False)
-        chunks = population.advance(3)
-        for run, chunk in zip(pair, chunks, strict=True):
-            alone = train_here(place, run)
-            expected = alone.advance(3).loss
-            if len(chunk.loss) != len(expected):
-                return "it diverges there at another step than alone"
-            finite = np.isfinite(expected)
-            off = np.abs(chunk.loss - expected)[finite]
-            scale = np.maximum(np.abs(expected[finite]), 1e-3)
-            if (off > _AGREE * scale).any():
-                return (
-                    f"its losses there ({_numbers(chunk.loss)}) are not those it has alone "
-                    f"({_numbers(expected)}); the model or the optimizer keeps or draws something "
-                    "that members would share"
-                )
-        population.try_evaluation(place.plan.spec.batch_size)
-    except Exception as error:  # noqa: BLE001  a stranger's code; alone it may well work
-        return why_not(error)
-    return None
-
-
-def _numbers(values: Any) -> str:
-    return ", ".join(f"{value:.4g}" for value in values)
-
-
-# ---------------------------------------------------------------------- measuring
-
-
 class _Race:
     """What is left of a race, and what an engine would take for it."""
 
@@ -250,15 +153,18 @@ def probe(place: Place, waiting: Sequence[RunPlan]) -> Found:
     fit = Fit(None, [])
     if len(waiting) > 1:
         fit = try_population(place, waiting)
-        rivals += _measure_populations(race, fit, solo.tried, best, until=until)
-        if best != threads:
-            rivals += _measure_populations(race, fit, solo.tried, threads, until=until)
+        least = min(r.tried.total for r in (solo, *rivals))
+        together = _measure_populations(race, fit, solo.tried, best, until=until)
+        if best != threads and any(r.tried.total < 1.5 * least for r in together):
+            together += _measure_populations(race, fit, solo.tried, threads, until=until)
+        rivals += together
         events += fit.events
     else:
         events.append(("not_batched", "one run is no population"))
     crew: list[Worker] = []
     try:
-        rivals += _measure_processes(race, waiting, solo.tried, threads, crew=crew, events=events)
+        single = next((r.tried for r in rivals if r.tried.engine == "solo"), solo.tried)
+        rivals += _measure_processes(race, waiting, single, threads, crew=crew, events=events)
         chosen, plain = _take_turns(race, [solo, *rivals], events)
     finally:
         for worker in crew:
@@ -401,7 +307,7 @@ def _measure_population(
 
             step = measure()
             begin = time.perf_counter()
-            examples = population.try_evaluation(race.place.task.eval_batch_size)
+            examples = population.try_evaluation(min(_EXAMPLES, race.place.task.eval_batch_size))
             share = (time.perf_counter() - begin) / len(population) / examples
         except Exception as error:  # noqa: BLE001  a stranger's code; alone it may well work
             what = "does not fit into memory" if is_out_of_memory(error) else "cannot go on"

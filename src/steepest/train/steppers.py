@@ -163,14 +163,18 @@ class Steppers:
     def state(self, place: int) -> tuple[dict[str, Any], list[float]]:
         """What the state_dict of the member's own optimizer would be, and its base rates."""
         member = self._members[place]
-        saved = member.optimizer.state_dict()
-        if len(member.groups) == len(saved["param_groups"]):
-            return saved, member.base
-        groups = saved["param_groups"][member.groups.start : member.groups.stop]
-        numbers = {old: new for new, old in enumerate(n for g in groups for n in g["params"])}
-        own = {numbers[n]: slots for n, slots in saved["state"].items() if n in numbers}
-        renamed = [{**g, "params": [numbers[n] for n in g["params"]]} for g in groups]
-        return {"state": own, "param_groups": renamed}, member.base
+        optimizer = member.optimizer
+        if len(member.groups) == len(optimizer.param_groups):
+            return optimizer.state_dict(), member.base
+        numbers = {id(p): n for n, p in enumerate(p for g in member.own for p in g["params"])}
+        groups = [{**g, "params": [numbers[id(p)] for p in g["params"]]} for g in member.own]
+        state = {
+            numbers[id(p)]: dict(optimizer.state[p])
+            for group in member.own
+            for p in group["params"]
+            if p in optimizer.state
+        }
+        return {"state": state, "param_groups": groups}, member.base
 
     def restore(self, states: Mapping[int, tuple[dict[str, Any], Sequence[float]]]) -> None:
         """Load members' states, and their base rates; the other members' are as they are."""

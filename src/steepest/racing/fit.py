@@ -1,0 +1,115 @@
+"""Which runs can train in populations, and how many at a time: found out by trying."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from steepest.racing.plan import RunPlan
+from steepest.racing.record import Place
+from steepest.racing.solo import train_here
+from steepest.racing.together import build
+from steepest.train.memory import fitting, member_bytes
+from steepest.train.population import Member, why_not
+
+__all__ = ["Fit", "in_groups", "try_population"]
+
+_AGREE = 1e-3  # relative; three steps of one run in float32 differ by 1e-6
+
+
+@dataclass
+class Fit:
+    """Which runs can train in populations, and of what size at most.
+
+    Attributes:
+        size: None where none can.
+        together: The runs.
+        events: Why not the others.
+    """
+
+    size: int | None
+    together: list[RunPlan]
+    events: list[tuple[str, str]] = field(default_factory=list)
+
+
+def in_groups(run_ids: Sequence[str], size: int) -> tuple[tuple[str, ...], ...]:
+    """Runs in their order, in as few groups as there must be, all of about one size.
+
+    >>> in_groups(["a", "b", "c", "d", "e"], 4)
+    (('a', 'b', 'c'), ('d', 'e'))
+    """
+    if not run_ids or size < 1:
+        return ()
+    groups = -(-len(run_ids) // size)
+    each = -(-len(run_ids) // groups)
+    return tuple(tuple(run_ids[i : i + each]) for i in range(0, len(run_ids), each))
+
+
+def try_population(place: Place, waiting: Sequence[RunPlan]) -> Fit:
+    """Find out which runs can be batched: by doing it, and comparing with them alone."""
+    events: list[tuple[str, str]] = []
+    fine: list[RunPlan] = []
+    for number, arm in enumerate(place.plan.spec.arms):
+        runs = [run for run in waiting if run.arm.label == arm.label]
+        if not runs:
+            continue
+        reason = _why_not_batched(place, runs)
+        if reason is None:
+            fine += runs
+            continue
+        events.append(("not_batched", f"{arm.label} cannot train in a population: {reason}"))
+        if not fine and number == 0 and "model" in reason:
+            break  # not this arm's fault, so the others need not be tried
+    fine = [run for run in waiting if run in fine]
+    if not fine:
+        return Fit(None, [], events)
+    spec = place.plan.spec
+    each = max(
+        member_bytes(
+            place.task,
+            Member(run.arm.factory(), run.arm.schedule, run.seed),
+            batch_size=spec.batch_size,
+            device=spec.device,
+        )
+        for run in fine[:3]
+    )
+    most = fitting(each, torch.device(spec.device)) or len(fine)
+    if most < len(fine):
+        events.append(
+            ("memory", f"{most} runs fit into memory at a time, at {each / 2**20:.1f} MiB each")
+        )
+    return Fit(min(most, len(fine)), fine, events)
+
+
+def _why_not_batched(place: Place, runs: Sequence[RunPlan]) -> str | None:
+    """Train two members for three steps, and each of them alone; None if they agree."""
+    pair = [*runs[:2], *runs[:1]][:2]
+    try:
+        population = build(place, pair, compiled=False)
+        chunks = population.advance(3)
+        for run, chunk in zip(pair, chunks, strict=True):
+            alone = train_here(place, run)
+            expected = alone.advance(3).loss
+            if len(chunk.loss) != len(expected):
+                return "it diverges there at another step than alone"
+            finite = np.isfinite(expected)
+            off = np.abs(chunk.loss - expected)[finite]
+            scale = np.maximum(np.abs(expected[finite]), 1e-3)
+            if (off > _AGREE * scale).any():
+                return (
+                    f"its losses there ({_numbers(chunk.loss)}) are not those it has alone "
+                    f"({_numbers(expected)}); the model or the optimizer keeps or draws something "
+                    "that members would share"
+                )
+        population.try_evaluation(place.plan.spec.batch_size)
+    except Exception as error:  # noqa: BLE001  a stranger's code; alone it may well work
+        return why_not(error)
+    return None
+
+
+def _numbers(values: Any) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)
