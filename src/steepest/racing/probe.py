@@ -144,16 +144,16 @@ def probe(place: Place, waiting: Sequence[RunPlan]) -> Found:
             reason=f"engine: solo; it needs about {solo.tried.total:.1f} s, too little to measure "
             "others",
         )
-    until = time.monotonic() + max(4.0, _SHARE * solo.tried.total)
     events: list[tuple[str, str]] = []
     rivals: list[_Rival] = []
     if threads > 1:  # small matrices, or a busy machine: threads may wait more than they work
         rivals.append(_measure_solo(race, waiting, 1))
-    best = min(r.tried.threads for r in (solo, *rivals) if r.beats(solo)) if rivals else threads
+    best = min(r.tried.threads for r in (solo, *rivals) if r.beats(solo))
+    least = min(r.tried.total for r in (solo, *rivals))
+    until = time.monotonic() + max(4.0, _SHARE * least)
     fit = Fit(None, [])
     if len(waiting) > 1:
         fit = try_population(place, waiting)
-        least = min(r.tried.total for r in (solo, *rivals))
         together = _measure_populations(race, fit, solo.tried, best, until=until)
         if best != threads and any(r.tried.total < 1.5 * least for r in together):
             together += _measure_populations(race, fit, solo.tried, threads, until=until)
