@@ -337,13 +337,6 @@ def test_what_a_kernel_cannot_do_is_refused_with_a_reason(params, reason):
     assert any(reason in said for said in optimizer.refusals)
 
 
-def test_rules_that_look_at_whole_tensors_go_to_eager_with_a_reason():
-    params, optimizer = make("auto", rule="lamb")
-    give(0, params)
-    optimizer.step()
-    assert any("norms" in reason for reason in optimizer.refusals)
-
-
 def test_parameters_that_overlap_only_in_axes_of_one_are_dense():
     p = torch.nn.Parameter(torch.ones(6).as_strided((3, 1, 2), (2, 77, 1)))
     p.grad = torch.ones(3, 1, 2)

@@ -15,8 +15,9 @@ from torch import Tensor
 from steepest.errors import UnsupportedError
 from steepest.kernels import Block, cpu, cuda, walk
 from steepest.kernels.device import DeviceLaunch, counts_on_device
+from steepest.kernels.reducing import ReducingLaunch
 from steepest.kernels.table import Launch, alike, same_layout
-from steepest.kernels.trace import Specialisation, specialise, trace
+from steepest.kernels.trace import Specialisation, Untraceable, specialise, trace
 from steepest.kernels.unavailable import KernelUnavailable
 
 __all__ = ["KERNEL", "ONLY_KERNEL", "Kernels", "Work"]
@@ -47,7 +48,8 @@ class Work:
                 kernel = cuda.build(program, *_dtypes(first))
                 launch = DeviceLaunch(alike_blocks, program, kernel)
             else:
-                launch = Launch(alike_blocks, program, cpu.build(program, *_dtypes(first)))
+                kind = ReducingLaunch if program.passes else Launch
+                launch = kind(alike_blocks, program, cpu.build(program, *_dtypes(first)))
             self._launches.append(launch)
             for index, block in enumerate(alike_blocks):
                 self._places[id(block)] = launch, index
@@ -169,11 +171,13 @@ class Work:
             if found_inf is not None and found_inf.item():
                 return
             scale = 1.0 if grad_scale is None else 1.0 / grad_scale.item()
+        summed = [x.sums(scale) for x in self._launches if isinstance(x, ReducingLaunch)]
+        totals = [sum(column) for column in zip(*filter(None, summed), strict=True)]
         for launch in self._launches:
             if isinstance(launch, DeviceLaunch) and launch.on_device:
                 launch.run_there(grad_scale, found_inf)
             else:
-                launch.run(scale)
+                launch.run(scale, totals)
         for launch in self._launches:
             if self._walker is None:
                 launch.commit_in_python()
@@ -205,7 +209,7 @@ class Kernels:
         if reason is not None:
             return reason
         for p, g in zip(block.params, block.grads, strict=True):
-            if type(g) not in _PLAIN or not alike(g, p):
+            if g is not None and (type(g) not in _PLAIN or not alike(g, p)):
                 return (
                     f"a gradient ({g.layout}, {g.dtype}, strides {_strides(g)}) is not laid out "
                     f"like its parameter ({p.dtype}, strides {p.stride()})"
@@ -232,6 +236,8 @@ class Kernels:
                     stacklevel=2,
                 )
             return str(error)
+        except Untraceable as error:
+            return f"{block.rule.name} cannot become a kernel: {error}"
         return None
 
     def prepare(self, blocks: Sequence[Block], groups: list[dict[str, Any]]) -> Work:
@@ -315,8 +321,12 @@ def _takes_triton(block: Block, everywhere: bool) -> bool:
 
 def _unfit(block: Block, *, triton: bool) -> str | None:
     rule = block.rule
-    if rule.kind != "elementwise":
-        return f"{rule.name} needs more than one element at a time ({rule.kind})"
+    if rule.kind == "matrix":
+        return f"{rule.name} is a rule for matrices: their products are torch's business"
+    if any(slot.per not in ("element", "tensor", "all") for slot in rule.slots.values()):
+        return f"{rule.name} keeps sums of rows and columns; kernels sum over whole tensors"
+    if rule.kind == "norms" and _takes_triton(block, triton):
+        return f"{rule.name} looks at whole tensors; for these there are kernels on the CPU only"
     if block.differentiable:
         return "autograd cannot look into a kernel (differentiable=True)"
     if block.sparse:
