@@ -134,7 +134,8 @@ class Eager:
             if found_inf.item():
                 return
             found_inf = None
-        jobs = [_job(block, grad_scale) for block in blocks]
+        present = [active for block in blocks if (active := block.active()).params]
+        jobs = [_job(block, grad_scale) for block in present]
         _share_totals(jobs)
         for job in jobs:
             if job.block.sparse == "rows":
@@ -156,7 +157,7 @@ EAGER = Eager()
 
 
 def _job(block: Block, grad_scale: Tensor | None) -> _Job:
-    grads = block.grads
+    grads = [g for g in block.grads if g is not None]
     if grad_scale is not None:
         grads = [g / grad_scale.to(g.device, g.dtype) for g in grads]
     if block.maximize:

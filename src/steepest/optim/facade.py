@@ -244,11 +244,12 @@ class Facade(Optimizer):
         params = group["params"]
         parts: dict[tuple[Any, ...], list[int]] = {}
         for i, (p, g) in enumerate(zip(params, grads, strict=True)):
-            if g is None:
-                continue
             active = rule.active_slots(values, ndim=p.ndim)
-            created = self._create(group, p, active, values=values)
-            key = (p.dtype, p.device, active, created and not has_step, g.layout)
+            if g is None and not self._rests(group, p, active):
+                continue
+            created = g is not None and self._create(group, p, active, values=values)
+            layout = torch.strided if g is None else g.layout
+            key = (p.dtype, p.device, active, created and not has_step, layout)
             parts.setdefault(key, []).append(i)
         blocks = []
         for (dtype, _, active, first, layout), members in parts.items():
@@ -258,7 +259,7 @@ class Facade(Optimizer):
                 Block(
                     rule=rule,
                     params=[params[i] for i in members],
-                    grads=[cast("Tensor", grads[i]) for i in members],
+                    grads=[grads[i] for i in members],
                     slots=tuple(
                         [state[name] for state in states] if name in active else None
                         for name in rule.slots
@@ -283,6 +284,18 @@ class Facade(Optimizer):
             members=list(parts.values()),
             lasting=not any(first or layout != torch.strided for *_, first, layout in parts),
         )
+
+    def _rests(self, group: Mapping[str, Any], p: Tensor, active: Iterable[str]) -> bool:
+        """Whether a parameter without a gradient belongs to its block: it has had one before.
+
+        Where other parameters have a gradient each step (experts, layers that are left out by
+        chance), the same block then holds for all steps.
+        """
+        held = self.state.get(p)
+        if not held or group.get("differentiable") or self._face_for(group).rule.kind == "matrix":
+            return False
+        complete = all(held.get(name) is not None for name in active)
+        return complete and ("step" in held or not self._keeps_step(group))
 
     def _create(
         self, group: dict[str, Any], p: Tensor, active: Iterable[str], *, values: Mapping[str, Any]

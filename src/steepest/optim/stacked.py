@@ -85,7 +85,7 @@ def _stacks(block: Block) -> list[tuple[Any, list[int]]]:
 def _run(block: Block, members: list[int], *, t: Any, grad_scale: Tensor | None) -> None:
     params = [block.params[i] for i in members]
     shape = matrix_shape(tuple(params[0].shape))
-    g = _stack([block.grads[i] for i in members], shape)
+    g = _stack([g for i in members if (g := block.grads[i]) is not None], shape)
     if grad_scale is not None:
         g = g / grad_scale.to(g.device, g.dtype)
     if block.maximize:
