@@ -13,6 +13,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from steepest import optim
 
 CLASSES = sorted(set(optim.__all__) - {"Facade", "build", "from_rule"})
+RUNS = [(name, "auto") for name in CLASSES] + [(name, "eager") for name in ("Adam", "Adan", "Muon")]
 
 
 def parameters(n=3):
@@ -29,13 +30,7 @@ def bytes_held(optimizer):
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "engine"),
-    [
-        *((name, "auto") for name in CLASSES),
-        *((name, "eager") for name in ("Adam", "Adan", "Muon")),
-    ],
-)
+@pytest.mark.parametrize(("name", "engine"), RUNS)
 def test_thousand_steps_leave_no_objects_and_no_memory_behind(name, engine):
     params = parameters()
     optimizer = getattr(optim, name)(params, lr=1e-3, engine=engine)
