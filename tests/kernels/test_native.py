@@ -345,7 +345,7 @@ def test_parameters_that_overlap_only_in_axes_of_one_are_dense():
 
 
 def test_without_a_compiler_it_is_said_once_and_eager_goes_on(monkeypatch):
-    def unavailable(*_):
+    def unavailable(*_, **__):
         raise native.KernelUnavailable("no C++ compiler (c++: not found)")
 
     monkeypatch.setattr(cpu, "build", unavailable)

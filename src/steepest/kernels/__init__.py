@@ -59,6 +59,9 @@ class Block:
         differentiable: Autograd records the step; slots are rebound, not written into.
         sparse: Empty for dense gradients. ``"rows"``: the gradients are sparse and the rule is
             run on the elements that they have; ``"whole"``: with sparse arithmetic.
+        noise: None: round to nearest. Else one key per parameter: 16-bit values are rounded up
+            or down at random, by random numbers that follow from the key, the step and the
+            element's place.
         states: The parameters' own state dicts (what ``optimizer.state[p]`` is), for rebinding.
         cache: For the engine.
     """
@@ -73,6 +76,7 @@ class Block:
     capturable: bool = False
     differentiable: bool = False
     sparse: Literal["", "rows", "whole"] = ""
+    noise: list[int] | None = None
     states: list[dict[str, Any]] = field(default_factory=list)
     cache: Any = None
 
@@ -87,6 +91,7 @@ class Block:
             grads=[self.grads[i] for i in members],
             slots=tuple(c if c is None else [c[i] for i in members] for c in self.slots),
             steps=self.steps if isinstance(self.steps, int) else [self.steps[i] for i in members],
+            noise=self.noise and [self.noise[i] for i in members],
             states=[self.states[i] for i in members] if self.states else [],
         )
 

@@ -16,7 +16,7 @@ import ctypes
 import math
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,6 +48,7 @@ struct Table {
   const double *scalars;                    // rows of `columns`; the first factor is for g
   const int64_t *first_row, *sizes;         // n + 1;  n
   double *partial, *own, *totals;           // sums of a row;  numbers of a tensor;  sums of all
+  const uint64_t *keys;                     // n: of the noise of stochastic rounding
 };
 
 struct bfloat16 { uint16_t bits; };
@@ -71,6 +72,20 @@ static inline void store(bfloat16 &to, float x) {  // to nearest, ties to even
   uint32_t u; memcpy(&u, &x, 4);
   uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
   to.bits = (uint16_t)(x != x ? 0x7fc0u : rounded);
+}
+static inline void store(bfloat16 &to, float x, uint32_t noise) {  // up or down, by 16 random bits
+  uint32_t u; memcpy(&u, &x, 4);
+  to.bits = (uint16_t)(x != x ? 0x7fc0u : (u + noise) >> 16);
+}
+static inline uint64_t mix(uint64_t x) {  // SplitMix64
+  x += 0x9e3779b97f4a7c15u;
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+  return x ^ (x >> 31);
+}
+static inline uint32_t scatter(uint32_t x, uint32_t a, uint32_t b) {  // two rounds, two keys
+  x ^= a; x ^= x >> 16; x *= 0x7feb352du; x ^= x >> 15;
+  x += b; x *= 0x846ca68bu; return x ^ (x >> 16);
 }
 static inline void store(half &to, float x) {  // to nearest, ties to even
   uint32_t u; memcpy(&u, &x, 4);
@@ -121,6 +136,7 @@ class Table(ctypes.Structure):
                 "partial",
                 "own",
                 "totals",
+                "keys",
             )
         ),
     ]
@@ -185,8 +201,11 @@ def _statements(roots: Sequence[Node], names: dict[Node, str], real: str) -> Ite
 class _Writer:
     """The C++ of one kernel, function by function."""
 
-    def __init__(self, program: Program, dtype: torch.dtype, slot_dtype: torch.dtype) -> None:
+    def __init__(
+        self, program: Program, dtype: torch.dtype, slot_dtype: torch.dtype, *, noisy: bool
+    ) -> None:
         self.program = program
+        self.noisy = noisy
         self.real = "double" if dtype is torch.float64 else "float"
         self.kind, self.slot_kind = DTYPES[dtype], DTYPES[slot_dtype]
         self.arguments = f"{self.kind} *__restrict p, const {self.kind} *__restrict g" + "".join(
@@ -250,14 +269,35 @@ class _Writer:
             lines += [
                 f"const {self.real} new_{s} = {names[program.new_slots[s]]};" for s in changed
             ]
-            lines.append("store(p[i], x_p + step);")
-            return [*lines, *(f"store(s_{s}[i], new_{s});" for s in changed)]
+            stored = {"p[i]": "x_p + step"} | {f"s_{s}[i]": f"new_{s}" for s in changed}
+            return [*lines, *self._stores(stored)]
 
         yield "static void chunk(int64_t length, const double *__restrict scalars,"
+        if self.noisy:
+            yield "                  uint64_t key, uint64_t first,"
         yield f"                  const double *__restrict own, {self.arguments}) {{"
+        if self.noisy:
+            yield f"  key = mix(mix(key + (uint64_t)scalars[{1 + len(program.columns)}])"
+            yield "            + (first >> 32));"
+            yield "  const uint32_t key_a = (uint32_t)key, key_b = (uint32_t)(key >> 32);"
         for line in self._loop(body, stage=sys.maxsize):
             yield line.replace("PRAGMA", "#pragma omp simd")
         yield "}"
+
+    def _stores(self, values: Mapping[str, str]) -> Iterator[str]:
+        """Write what was computed; 16 random bits for each value of a bfloat16."""
+        noise = 0
+        for place, value in values.items():
+            kind = self.kind if place == "p[i]" else self.slot_kind
+            if not self.noisy or kind != "bfloat16":
+                yield f"store({place}, {value});"
+                continue
+            if noise % 2 == 0:
+                start = "(uint32_t)first + (uint32_t)i" if noise == 0 else f"r{noise - 2}"
+                yield f"const uint32_t r{noise} = scatter({start}, key_a, key_b);"
+            bits = f"r{noise - noise % 2} & 0xffffu" if noise % 2 == 0 else f"r{noise - 1} >> 16"
+            yield f"store({place}, {value}, {bits});"
+            noise += 1
 
     def reduction(self, at: int) -> Iterator[str]:
         """A reduction pass: sums of one chunk, numbers of one tensor, and all of them in order."""
@@ -325,36 +365,42 @@ class _Writer:
         yield "}"
 
 
-def source(program: Program, dtype: torch.dtype, slot_dtype: torch.dtype) -> str:
+def source(
+    program: Program, dtype: torch.dtype, slot_dtype: torch.dtype, *, noisy: bool = False
+) -> str:
     """The C++ of a kernel.
 
     Args:
         program: The traced rule.
         dtype: Of parameters and gradients.
         slot_dtype: Of the slots that have the parameter's shape.
+        noisy: Round bfloat16 stochastically.
     """
-    writer = _Writer(program, dtype, slot_dtype)
+    writer = _Writer(program, dtype, slot_dtype, noisy=noisy)
     lines = [_PRELUDE, f"// {program.fixed}", *writer.chunk()]
     for at in range(len(program.passes)):
         lines += writer.reduction(at)
-    call = "chunk(length, t.scalars + t.scalar_row[tensor] * t.columns, t.own + tensor * "
-    call += f"{writer.width}, {writer.pointers});"
+    call = "chunk(length, t.scalars + t.scalar_row[tensor] * t.columns, "
+    call += "t.keys[tensor], (uint64_t)offset, " if noisy else ""
+    call += f"t.own + tensor * {writer.width}, {writer.pointers});"
     lines += ['extern "C" void steepest_run(const Table *table) {', "  const Table t = *table;"]
     return "\n".join([*lines, _ROWS.replace("CALL", call), "}"])
 
 
-_BUILT: dict[tuple[Program, torch.dtype, torch.dtype], Kernel] = {}
+_BUILT: dict[tuple[Program, torch.dtype, torch.dtype, bool], Kernel] = {}
 
 
-def build(program: Program, dtype: torch.dtype, slot_dtype: torch.dtype) -> Kernel:
+def build(
+    program: Program, dtype: torch.dtype, slot_dtype: torch.dtype, *, noisy: bool = False
+) -> Kernel:
     """The kernel of a traced rule; compiled at most once.
 
     Raises:
         KernelUnavailable: If it cannot be compiled here.
     """
-    key = (program, dtype, slot_dtype)
+    key = (program, dtype, slot_dtype, noisy)
     if key not in _BUILT:
-        text = source(program, dtype, slot_dtype)
+        text = source(program, dtype, slot_dtype, noisy=noisy)
         library = compiler.load(text)
         passes = [getattr(library, f"steepest_pass_{i}") for i in range(len(program.passes))]
         for function in (library.steepest_run, *passes):

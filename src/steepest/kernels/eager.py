@@ -114,12 +114,14 @@ class _Job:
 
 
 class Eager:
-    """Runs the blocks one after the other; takes whatever torch can compute with."""
+    """Runs the blocks one after the other; takes whatever torch can compute and round with."""
 
     name = "eager"
 
     def refuse(self, block: Block) -> str | None:
-        """Never: it is what the others fall back to."""
+        """Why torch's operations cannot do it: only where they would round otherwise."""
+        if block.noise is not None:
+            return "stochastic rounding needs a kernel: torch's operations round to nearest"
         return None
 
     def step(

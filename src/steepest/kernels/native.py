@@ -45,11 +45,13 @@ class Work:
             program = trace(first.rule, fixed)
             launch: Launch
             if _takes_triton(first, self.triton):
-                kernel = cuda.build(program, *_dtypes(first))
-                launch = DeviceLaunch(alike_blocks, program, kernel)
+                triton_kernel = cuda.build(program, *_dtypes(first))
+                launch = DeviceLaunch(alike_blocks, program, triton_kernel)
             else:
                 kind = ReducingLaunch if program.passes else Launch
-                launch = kind(alike_blocks, program, cpu.build(program, *_dtypes(first)))
+                noisy = first.noise is not None
+                kernel = cpu.build(program, *_dtypes(first), noisy=noisy)
+                launch = kind(alike_blocks, program, kernel)
             self._launches.append(launch)
             for index, block in enumerate(alike_blocks):
                 self._places[id(block)] = launch, index
@@ -225,7 +227,7 @@ class Kernels:
             if _takes_triton(block, self.triton):
                 cuda.build(program, *_dtypes(block))
             else:
-                cpu.build(program, *_dtypes(block))
+                cpu.build(program, *_dtypes(block), noisy=block.noise is not None)
                 walk.walker()
         except KernelUnavailable as error:
             if self.optional and not _SAID:
@@ -304,7 +306,7 @@ def _sorted(blocks: Sequence[Block]) -> list[tuple[list[Block], Specialisation]]
     for block in blocks:
         fixed = specialise(block.rule, block.values)
         steps = block.steps if isinstance(block.steps, int) else block.steps[0].dtype
-        place = (block.params[0].device, counts_on_device(block))
+        place = (block.params[0].device, counts_on_device(block), block.noise is None)
         key = (block.rule.formula, fixed.options, fixed.slots, _dtypes(block), steps, place)
         alike.setdefault(key, []).append(block)
     result = []
@@ -327,6 +329,10 @@ def _unfit(block: Block, *, triton: bool) -> str | None:
         return f"{rule.name} keeps sums of rows and columns; kernels sum over whole tensors"
     if rule.kind == "norms" and _takes_triton(block, triton):
         return f"{rule.name} looks at whole tensors; for these there are kernels on the CPU only"
+    if block.noise is not None and _takes_triton(block, triton):
+        return "stochastic rounding is for parameters on the CPU"
+    if block.noise is not None and block.params[0].dtype is not torch.bfloat16:
+        return f"stochastic rounding is for bfloat16, not for {block.params[0].dtype}"
     if block.differentiable:
         return "autograd cannot look into a kernel (differentiable=True)"
     if block.sparse:

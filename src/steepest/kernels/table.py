@@ -48,7 +48,8 @@ class Launch:
         self.kernel = kernel
         self.program = program
         self._scalars_of = scalar_function(program)
-        self._columns = 1 + len(program.columns)
+        self._noisy = blocks[0].noise is not None
+        self._columns = 1 + len(program.columns) + self._noisy
         self._tensor_slots = len(program.tensor_slots)
         names = list(blocks[0].rule.slots)
         element = [names.index(s) for s in program.element_slots]
@@ -108,6 +109,7 @@ class Launch:
             grads=self._keep("grads", np.zeros(n), np.uint64),
             slots=self._keep("slots", [x.data_ptr() for c in self.slots for x in c], np.uint64),
             scalar_row=self._keep("scalar_row", np.zeros(n)),
+            keys=self._keep("keys", [k for b in self.blocks for k in b.noise or ()], np.uint64),
         )
         self._threads = torch.get_num_threads()
         self._table_address = ctypes.addressof(self._table)
@@ -273,8 +275,9 @@ class Launch:
             values[name] = tensor.item()
         results = self._scalars_of(t, values, numbers, self._totals)
         factor = -scale if self.blocks[index].maximize else scale
-        at = self._columns - 1
-        self._pack(self._scalars, 8 * row * self._columns, factor, *results[:at])
+        at = len(self.program.columns)
+        last = (t,) if self._noisy else ()
+        self._pack(self._scalars, 8 * row * self._columns, factor, *results[:at], *last)
         if self._tensor_slots:
             self._pack_numbers(self._new_numbers, 8 * row * self._tensor_slots, *results[at:])
 

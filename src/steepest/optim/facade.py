@@ -20,6 +20,7 @@ from torch.optim.optimizer import Optimizer, _get_scalar_dtype
 
 from steepest.errors import UnsupportedError
 from steepest.kernels import Block, Engine, EngineName, Prepared, engines
+from steepest.optim import _precision
 from steepest.optim._checks import (
     check_gradients,
     check_group,
@@ -30,13 +31,13 @@ from steepest.optim._checks import (
 )
 from steepest.optim._names import FLAGS, Face, face_of
 from steepest.optim._plan import Plan, active_slots
+from steepest.optim._precision import slot_dtype
 from steepest.optim._state import State
 from steepest.rules import Rule, get
 
 __all__ = ["Facade"]
 
 _grad = attrgetter("grad")
-
 
 _OLDER = {
     "amsgrad": False,
@@ -98,6 +99,7 @@ class Facade(Optimizer):
     def _check_entries(self, entries: Mapping[str, Any]) -> None:
         """Raise `InputError` unless a parameter group may hold these entries."""
         check_group(self._face_for(entries), entries, owner=type(self).__name__)
+        _precision.check(entries, owner=type(self).__name__)
 
     @property
     def rule(self) -> Rule:
@@ -119,7 +121,7 @@ class Facade(Optimizer):
 
     def _keeps_step(self, group: Mapping[str, Any]) -> bool:
         """Whether the state of that group's parameters has the number of steps."""
-        return self.has_step
+        return self.has_step or group.get("rounding") == "stochastic"
 
     def _expected(self, group: Mapping[str, Any]) -> Collection[str]:
         """The entries without which a loaded group is not one of this optimizer."""
@@ -270,6 +272,7 @@ class Facade(Optimizer):
                     capturable=group.get("capturable", False),
                     differentiable=group.get("differentiable", False),
                     sparse="" if layout == torch.strided else self.sparse,
+                    noise=_precision.noise(self.param_groups, group, members, dtype),
                     states=states,
                 )
             )
@@ -318,14 +321,18 @@ class Facade(Optimizer):
             elif slot.per == "tensor":
                 state[name] = _filled(torch.zeros((), **number), init)
             elif init == "p":
-                state[name] = p.detach().clone(memory_format=torch.preserve_format)
+                state[name] = p.detach().to(slot_dtype(group, p), copy=True)
             elif slot.per == "element":
                 zeros = torch.zeros_like(
-                    p, memory_format=torch.preserve_format, requires_grad=False
+                    p,
+                    dtype=slot_dtype(group, p),
+                    memory_format=torch.preserve_format,
+                    requires_grad=False,
                 )
                 state[name] = _filled(zeros, init)
             else:
-                state[name] = _filled(p.new_zeros(slot.shape(tuple(p.shape))), init)
+                shape = slot.shape(tuple(p.shape))
+                state[name] = _filled(p.new_zeros(shape, dtype=slot_dtype(group, p)), init)
         return bool(missing)
 
     def _shared(self, name: str, init: Any, number: dict[str, Any]) -> Tensor:
@@ -340,15 +347,18 @@ class Facade(Optimizer):
         route: list[tuple[Engine, list[Block]]] = [(engine, []) for engine in self._engines]
         summed = [block for block in blocks if block.rule.has_totals]
         for together in [*([block] for block in blocks if not block.rule.has_totals), summed]:
+            reasons: list[str] = []
             for engine, accepted in route:  # sums over all parameters are one engine's business
                 reason = next((r for b in together if (r := engine.refuse(b)) is not None), None)
                 if reason is None:
                     accepted.extend(together)
                     break
                 self.refusals[reason] = engine.name
+                reasons.append(reason)
             else:
+                hint = "" if self.engine == "auto" else "; use engine='auto'"
                 raise UnsupportedError(
-                    f"engine='{self.engine}' cannot run this step: {reason}; use engine='auto'"
+                    f"engine='{self.engine}' cannot run this step: {'; '.join(reasons)}{hint}"
                 )
         return [(engine, accepted) for engine, accepted in route if accepted]
 
@@ -366,6 +376,7 @@ class Facade(Optimizer):
             listed = [params] if isinstance(params, Tensor) else params
             check_parameters(listed, owner=owner)
             self._check_entries({**self.defaults, **param_group})
+            param_group.update(_precision.plain(param_group))
         super().add_param_group(param_group)
 
     def state_dict(self) -> dict[str, Any]:
@@ -387,6 +398,7 @@ class Facade(Optimizer):
         """
         if not self._optimizer_load_state_dict_pre_hooks:  # which may make it fit
             check_shape(state_dict)
+            state_dict = _precision.kept(state_dict)
         super().load_state_dict(self._with_plain_numbers(state_dict))
 
     def _with_plain_numbers(self, state_dict: Mapping[str, Any]) -> dict[str, Any]:
@@ -411,6 +423,7 @@ class Facade(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         loading = "defaults" not in state  # else unpickling
+        _precision.release(state["state"])
         if loading:
             own = inspect.signature(type(self)).parameters
             for group in state["param_groups"]:
@@ -452,7 +465,10 @@ class Facade(Optimizer):
             if name in self._numbers and value is not None:
                 state[name] = torch.as_tensor(value).to(**self._number(group, p))
             elif isinstance(value, Tensor) and not own:
-                state[name] = value.clone()
+                other = value.dtype is not p.dtype  # a slot of another type keeps it
+                state[name] = value.to(
+                    device=p.device, dtype=value.dtype if other else slot_dtype(group, p), copy=True
+                )
 
     @cached_property
     def _numbers(self) -> frozenset[str]:

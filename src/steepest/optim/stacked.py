@@ -36,6 +36,8 @@ class Stacked:
         rule = block.rule
         if not rule.stackable:
             return f"{rule.name} is not run in stacks of matrices"
+        if block.noise is not None:
+            return "stochastic rounding needs a kernel: torch's operations round to nearest"
         if block.differentiable:
             return "autograd cannot look through the stacks (differentiable=True)"
         if block.capturable:
