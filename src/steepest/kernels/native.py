@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from steepest.errors import UnsupportedError
-from steepest.kernels import Block, cpu, cuda, walk
+from steepest.kernels import Block, cpu, cuda, shards, walk
 from steepest.kernels.device import DeviceLaunch, counts_on_device
 from steepest.kernels.reducing import ReducingLaunch
 from steepest.kernels.table import Launch, alike, same_layout
@@ -205,6 +205,8 @@ class Kernels:
 
     def refuse(self, block: Block) -> str | None:
         """Why there is no kernel for that block, in words; None if there is one."""
+        if shards.is_sharded(block):
+            return shards.refusal(block) or self.refuse(shards.local(block))
         if block.cache is None:
             block.cache = (self._unfit(block),)
         reason: str | None = block.cache[0]
@@ -242,8 +244,10 @@ class Kernels:
             return f"{block.rule.name} cannot become a kernel: {error}"
         return None
 
-    def prepare(self, blocks: Sequence[Block], groups: list[dict[str, Any]]) -> Work:
-        """Be ready to repeat the step for these blocks."""
+    def prepare(self, blocks: Sequence[Block], groups: list[dict[str, Any]]) -> Work | None:
+        """Be ready to repeat the step for these blocks; not for shards, found anew each step."""
+        if any(map(shards.is_sharded, blocks)):
+            return None
         work = self._known(blocks) or Work(blocks, triton=self.triton)
         work.watch(groups)
         return work
@@ -258,6 +262,8 @@ class Kernels:
         """Do one optimization step for all parameters of all blocks."""
         if not blocks:
             return
+        spread = [block for block in blocks if shards.is_sharded(block)]
+        blocks = [shards.local(b) if b in spread else b for b in blocks]
         work = self._known(blocks)
         if work is None or work.look() == "changed":
             work = Work(blocks, triton=self.triton)
@@ -267,6 +273,8 @@ class Kernels:
                 )
         work.run(grad_scale=grad_scale, found_inf=found_inf)
         blocks[0].cache = (None, work)
+        for block in spread:
+            shards.release(block)
 
     def _known(self, blocks: Sequence[Block]) -> Work | None:
         """What was prepared for these blocks in an earlier step, if it still holds."""
