@@ -106,7 +106,12 @@ _LIBRARIES: dict[str, tuple[str, tuple[Case, ...]]] = {
             Case("RAdam", "radam", "`degenerated_to_sgd=False`: no step until the rate adapts"),
             Case("RAdam", "radam", "", {"degenerated_to_sgd": True}),
             Case("SGDW", "sgd"),
-            Case("SOAP", "soap", "QR in float32; the decay follows the step; steps are a group's"),
+            Case(
+                "SOAP",
+                "soap",
+                "QR in float32; the decay follows the step",
+                {"shampoo_beta": 0.95},
+            ),
             Case("ScheduleFreeAdamW", "schedulefree_adamw"),
             Case("ScheduleFreeSGD", "schedulefree_sgd"),
             Case("Shampoo", "shampoo", "its momentum holds the preconditioned gradient"),
@@ -156,12 +161,16 @@ _LIBRARIES: dict[str, tuple[str, tuple[Case, ...]]] = {
     "heavyball": (
         "heavyball",
         (
-            Case("ADOPT", "adopt"),
+            Case("ADOPT", "adopt", "nothing is clipped, and both averages are debiased"),
             Case("AdEMAMix", "ademamix", _FLOOR),
             Case("AdamW", "adamw", _FLOOR),
             Case("NAdam", "nadam", _FLOOR),
-            Case("RMSprop", "rmsprop"),
-            Case("SFAdamW", "schedulefree_adamw", _FLOOR),
+            Case("RMSprop", "rmsprop", "debiased as Adam is, as its docstring says"),
+            Case(
+                "SFAdamW",
+                "schedulefree_adamw",
+                f"{_FLOOR}; a step's weight is its own rate and not the largest so far",
+            ),
             Case("SGD", "sgd"),
         ),
     ),

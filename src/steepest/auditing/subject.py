@@ -84,7 +84,6 @@ class Subject:
         if plan.scenario.tensor:
             shared["lr"] = torch.tensor(shared["lr"])
         arguments = {k: v for k, v in shared.items() if k in names.settable}
-        entries = {k: v for k, v in shared.items() if k not in names.settable}
         groups: Any = params
         if others:
             groups = [
@@ -92,8 +91,9 @@ class Subject:
                 for at, own in enumerate([{}, *others])
             ]
         optimizer = self.factory(groups, **{**self.given, **arguments})
-        for group in optimizer.param_groups:
-            group.update(entries)
+        per_group = (shared, *others) if others else [shared] * len(optimizer.param_groups)
+        for group, own in zip(optimizer.param_groups, per_group, strict=True):
+            group.update({k: v for k, v in own.items() if k not in names.settable})
         if hasattr(optimizer, "train"):
             optimizer.train()
         return optimizer
