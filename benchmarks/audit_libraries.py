@@ -54,7 +54,8 @@ _LIBRARIES: dict[str, tuple[str, tuple[Case, ...]]] = {
             Case(
                 "Adafactor",
                 "adafactor",
-                "of more than two axes it factors the two longest, the rule the last two",
+                "of more than two axes it factors the first two, as convolutions have them; "
+                "the rule the last two",
                 {"min_dim_size_to_factor": 0},
             ),
             Case("AdamWLegacy", "adamw"),
@@ -109,7 +110,7 @@ _LIBRARIES: dict[str, tuple[str, tuple[Case, ...]]] = {
             Case(
                 "SOAP",
                 "soap",
-                "QR in float32; the decay follows the step",
+                "QR in float32; the decay follows the step; steps are counted per group",
                 {"shampoo_beta": 0.95},
             ),
             Case("ScheduleFreeAdamW", "schedulefree_adamw"),
