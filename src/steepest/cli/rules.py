@@ -43,18 +43,24 @@ def rules(
     if name:
         _print_one(chosen[0], console)
         return
-    table = Table("rule", "kind", "slots", "bytes per parameter", "paper", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("rule", no_wrap=True)
+    for head in ("kind", "slots", "bytes per parameter", "paper"):
+        table.add_column(head, overflow="fold")
     for rule in chosen:
         facts = _facts(rule)
         table.add_row(
             rule.name,
             rule.kind,
             ", ".join(facts["slots"]),
-            str(facts["bytes_per_parameter"]),
+            facts["bytes_per_parameter"],
             rule.paper,
         )
     console.print(table)
-    console.print("\nSlots and bytes (float32) are those of the default settings.", style="dim")
+    console.print(
+        "\nSlots and bytes (float32) are those of the default settings; m × n is a matrix's shape.",
+        style="dim",
+    )
 
 
 def _kernel(name: str | None, language: str) -> str:
@@ -109,7 +115,7 @@ def _facts(rule: Rule) -> dict[str, Any]:
         "paper": rule.paper,
         "slots": list(active),
         "optional_slots": [slot for slot in rule.slots if slot not in active],
-        "bytes_per_parameter": 4 * sum(rule.slots[slot].per == "element" for slot in active),
+        "bytes_per_parameter": registry.memory_formula(rule),
         "hyperparameters": dict(rule.hyperparameters),
         "options": {
             option: {"default": value, "choices": list(rule.choices.get(option, (True, False)))}
