@@ -1,60 +1,57 @@
-"""What ``steepest bench population`` prints."""
+"""``steepest bench step``: what it prints, and what it refuses."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 
-from steepest.racing import bench
+from steepest.optim import bench
+
+SMALL = bench.Layout("small", ((300,), (20, 10)))
+FAST = ("--layout", "small", "--rounds", "2", "--threads", "1")
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "_BLOCK", 0.0)
+def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setitem(bench.LAYOUTS, "small", SMALL)
+    measured = bench.bandwidth
+    monkeypatch.setattr(bench, "bandwidth", lambda **kw: measured(elements=100_000, **kw))
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
-@pytest.mark.slow
-def test_every_way_is_measured_beside_the_plain_loop(steepest: Callable[..., Any]) -> None:
-    threads = torch.get_num_threads()
-    words = ["bench", "population", "mnist-logreg", "--members", 3, "--rounds", 1, "--json"]
-    code, out, _ = steepest(*words, "--threads", threads)
-    rows = json.loads(out)
-    assert code == 0
-    assert [(row["way"], row["members"]) for row in rows] == [
-        ("plain loop", 1),
-        ("solo", 1),
-        ("2 processes", 2),
-        ("population", 3),
-    ]
-    forward = 2 * 32 * 784 * 10  # one product forward, one for the weights' gradient
-    for row in rows:
-        assert row["flops"] * row["step"] == pytest.approx(2 * forward)
-        assert row["memory"] > 0
-        assert row["share"] > 0
-    assert rows[0]["speedup"] == 1.0
+def test_every_way_stands_beside_the_machines_own_bandwidth(steepest: Any) -> None:
+    ended = steepest("bench", "step", "adam", "lamb", *FAST)
+    assert ended.code == 0, ended.err
+    assert "memory: copy" in ended.out
+    assert "small: 2 tensors, 500 elements" in ended.out
+    for way in ("kernel", "eager", "torch for-loop", "torch foreach", "torch fused"):
+        assert way in ended.out
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("model", ["resnet", "transformer"])
-def test_the_two_other_models_train_in_a_population(
-    steepest: Callable[..., Any], model: str
-) -> None:
-    words = ["bench", "population", model, "--members", 2, "--rounds", 1, "--processes", 0]
-    code, out, _ = steepest(*words)
-    assert code == 0
-    assert [line.split()[1] for line in out.splitlines() if line.strip().startswith(model)] == [
-        "plain",
-        "solo",
-        "population",
-    ]
-    assert "nan" not in out
+def test_json_has_the_machine_and_all_timings(steepest: Any) -> None:
+    ended = steepest("bench", "step", "lion", *FAST, "--way", "eager", "--json")
+    body = json.loads(ended.out)
+    assert [row["way"] for row in body["timings"]] == ["kernel", "eager"]
+    assert body["timings"][0]["ratio"] == 1.0
+    assert body["machine"]["threads"] == 1
+    assert body["machine"]["bandwidth"]["triad"] > 0
 
 
-def test_an_unknown_model_is_refused(steepest: Callable[..., Any]) -> None:
-    code, _, err = steepest("bench", "population", "mlp")
-    assert code == 2
-    assert "unknown model 'mlp'" in err
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("adm", "--layout", "ConvNet"), "did you mean 'adam'"),
+        (("adam", "--layout", "convnet"), "did you mean 'ConvNet'"),
+        (("adam", "--layout", "small", "--way", "fused"), "unknown way"),
+    ],
+)
+def test_unknown_names_are_refused(steepest: Any, arguments: tuple[str, ...], said: str) -> None:
+    ended = steepest("bench", "step", *arguments)
+    assert ended.code == 2
+    assert said in ended.err

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -102,3 +106,54 @@ def test_two_rates_of_a_group_are_not_mixed_when_small_tensors_go_together():
     # with a constant gradient every step of Adam is -lr
     for p, steps in zip(params, (3, 1, 3), strict=True):
         torch.testing.assert_close(p.detach(), torch.full((3,), -float(steps)))
+
+
+_WITHOUT = """
+import warnings, torch
+from steepest import optim
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    for _ in range(2):
+        p = torch.nn.Parameter(torch.ones(200_000))
+        p.grad = torch.ones_like(p)
+        optimizer = optim.Adam([p], lr=0.5)
+        optimizer.step()
+        optimizer.step()
+print(len(said), said[0].category.__name__, said[0].message)
+print(sorted(set(optimizer.refusals.values())), round(p[0].item(), 5))
+"""
+
+
+def test_a_machine_without_a_compiler_is_told_so_once(tmp_path):
+    """A process of its own: nothing compiled, an empty cache, paths that lead nowhere."""
+    environment = {
+        **os.environ,
+        "CXX": "/nonexistent/c++",
+        "PATH": str(tmp_path),
+        "XDG_CACHE_HOME": str(tmp_path),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", _WITHOUT],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    said, outcome = done.stdout.splitlines()
+    assert said.startswith("1 RuntimeWarning optimizers run on plain torch operations")
+    assert "no C++ compiler (/nonexistent/c++: not found; c++: not found" in said
+    assert said.endswith("install one, or set CXX to its path")
+    assert outcome == "['kernel'] 0.0"
+
+
+def test_without_kernels_large_tensors_are_done_in_parts_that_fit_into_a_cache(monkeypatch):
+    parts = []
+    apply = eager.apply
+    monkeypatch.setattr(
+        eager, "apply", lambda *a, **k: parts.append(a[1].numel()) or apply(*a, **k)
+    )
+    p = torch.nn.Parameter(torch.ones(200_000))
+    p.grad = torch.ones_like(p)
+    optim.Adam([p], engine="eager").step()
+    assert sum(parts) == 200_000
+    assert max(parts) <= 65_536

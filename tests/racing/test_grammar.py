@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from steepest.errors import InputError
+from steepest.racing.arm import parse
 from steepest.racing.grammar import ArmText, Choice, Range, read, write_value
 
 READ = {
@@ -90,3 +92,22 @@ plain = st.one_of(
 @given(st.one_of(plain, st.tuples(plain, plain), st.tuples(plain)))
 def test_a_written_value_reads_back_as_the_same_bits(value: object) -> None:
     assert read(f"a({'x'}={write_value(value)})").arguments == {"x": value}
+
+
+@pytest.mark.parametrize(
+    ("text", "head"),
+    [
+        ("cautious(adamw)(lr=0.1)", "cautious(adamw)"),
+        ("clip_norm(cautious(adamw)) (max_norm=0.5) + cosine()", "clip_norm(cautious(adamw))"),
+    ],
+)
+def test_rule_with_modifiers_is_a_head(text, head):
+    assert read(text).head == head
+
+
+def test_arm_with_modifiers_makes_that_optimizer_and_is_read_again_from_its_text():
+    arm = parse("clip_norm(cautious(adamw))(lr=0.1, max_norm=0.5)")
+    optimizer = arm.factory()([torch.nn.Parameter(torch.zeros(2))])
+    assert optimizer.rule.name == "clip_norm(cautious(adamw))"
+    assert optimizer.param_groups[0]["max_norm"] == 0.5
+    assert parse(arm.text) == arm

@@ -32,6 +32,15 @@ class _Squared(float):
         return np.sqrt(root * root + float(self))
 
 
+class _Floor(float):
+    """An ε that is the least that a denominator can be, where it should be added."""
+
+    __array_ufunc__ = None
+
+    def __radd__(self, root: Any) -> Any:
+        return np.maximum(root, float(self))
+
+
 def changes(
     rule: Rule, names: Names, scenario: Scenario, base: Values, options: Mapping[str, Any]
 ) -> list[Change]:
@@ -53,9 +62,7 @@ def changes(
     if scenario.groups:
         found += _grouped(scenario)
     if scenario.missing:
-        found += [
-            Change("missing gradients", "a missing gradient is taken for one of zeros", zeros=True)
-        ]
+        found += _missing(rule)
     if scenario.changing:
         found += _at_other_rates(scenario)
     if scenario.values.get("weight_decay"):
@@ -125,6 +132,28 @@ def _maximised(scenario: Scenario) -> Iterator[Change]:
         )
 
 
+def _missing(rule: Rule) -> Iterator[Change]:
+    term = "missing gradients"
+    yield Change(term, "a missing gradient is taken for one of zeros", zeros=True)
+    betas = [name for name in ("beta1", "beta2", "beta3") if name in rule.hyperparameters]
+
+    def running(values: Values, at: At) -> Values:
+        out = dict(values)
+        for name in betas:
+            beta = float(values[name])
+            out[name] = _WithoutPower(beta * (1 - beta ** (at.t - 1)) / (1 - beta**at.t))
+        return out
+
+    if betas:
+        yield Change(
+            term,
+            "the averages are corrected as they run, by the group's number of the step, "
+            "so that they are others where a gradient was missing",
+            values=running,
+            per_group=True,
+        )
+
+
 def _grouped(scenario: Scenario) -> Iterator[Change]:
     for name in ("lr", *(k for k in scenario.values if k == "weight_decay")):
         yield Change(
@@ -132,6 +161,16 @@ def _grouped(scenario: Scenario) -> Iterator[Change]:
             f"every group has the {name} of the first one",
             values=lambda values, at, name=name: {**values, name: at.leader[name]},  # type: ignore[misc]
         )
+
+    def step_only(values: Values, at: At) -> Values:
+        out = {**values, "lr": at.leader["lr"]}
+        if "weight_decay" in values:
+            out["weight_decay"] = values["weight_decay"] * values["lr"] / at.leader["lr"]
+        return out
+
+    yield Change(
+        "groups", "every group has the lr of the first one, but in the decay", values=step_only
+    )
 
 
 def _at_other_rates(scenario: Scenario) -> Iterator[Change]:
@@ -194,6 +233,12 @@ def _decayed(rule: Rule, scenario: Scenario) -> Iterator[Change]:
                 "weight_decay": values["weight_decay"] * at.first["lr"] / values["lr"],
             },
         )
+
+    def constant(p: Any, step: Any, values: Values, _: At) -> Any:
+        return p + step - values["lr"] * values["weight_decay"]
+
+    text = "lr * weight_decay is subtracted from every element, whatever its size"
+    yield Change(term, text, values=off, landed=constant)
     yield Change(term, "the decay has the wrong sign", values=_scaled("weight_decay", -1.0))
     yield Change(term, "the decay is twice too strong", values=_scaled("weight_decay", 2.0))
     yield Change(term, "the decay is half as strong", values=_scaled("weight_decay", 0.5))
@@ -245,6 +290,11 @@ def _epsilon(rule: Rule) -> Iterator[Change]:
             "eps is added under the root (inside)",
             values=lambda values, _: {**values, "eps": _Squared(values["eps"])},
         )
+        yield Change(
+            term,
+            "eps is the least that the denominator can be, and not added to it",
+            values=lambda values, _: {**values, "eps": _Floor(values["eps"])},
+        )
     yield Change(
         term,
         "eps is squared",
@@ -255,6 +305,42 @@ def _epsilon(rule: Rule) -> Iterator[Change]:
         "the root of eps is taken",
         values=lambda values, _: {**values, "eps": math.sqrt(values["eps"])},
     )
+
+
+class _NotBefore(int):
+    """A number of a step that is taken where the one before it is asked for."""
+
+    def __sub__(self, other: Any) -> Any:
+        return int(self) if other == 1 else int(self) - other
+
+
+def _of_one_rule(rule: Rule) -> Iterator[Change]:
+    """What is known of some libraries."""
+    if rule.bare.__name__ == "adopt":
+        yield Change(
+            "clipping",
+            "it clips at t to the power of the exponent, where the rule has t - 1",
+            time=lambda t, _: _NotBefore(t),
+        )
+    if "adapt" in rule.options:
+        yield Change(
+            "ratio of norms",
+            "tensors of fewer than two axes have the plain rate and no decay",
+            values=lambda values, at: (
+                values if at.ndim > 1 else {**values, "adapt": "decayed", "weight_decay": 0.0}
+            ),
+        )
+    if rule.bare.__name__ == "lamb":
+
+        def outside(values: Values, at: At) -> Values:
+            betas = {name: _WithoutPower(values[name]) for name in ("beta1", "beta2")}
+            return {**values, **betas, "lr": values["lr"] / (1 - values["beta1"] ** at.t)}
+
+        yield Change(
+            "bias correction",
+            "there is none of the second moment, and that of the first stands outside of the ratio",
+            values=outside,
+        )
 
 
 def _at_the_start(rule: Rule, base: Values) -> Iterator[Change]:
@@ -283,6 +369,7 @@ def _at_the_start(rule: Rule, base: Values) -> Iterator[Change]:
                 name: _WithoutPower(values[name]),
             },
         )
+    yield from _of_one_rule(rule)
     if rule.name == "sgd":
         yield Change(
             "momentum",

@@ -114,7 +114,7 @@ def _audited(
     for scenario in scenarios(rule, names, annotated):
         search.meet(play(rule, scenario, names))
     search.meet_average()
-    reading, findings = search.reading, search.findings
+    reading, findings = search.reading, search.close()
     numbers = {k: v for k, v in base.items() if k in rule.hyperparameters and k not in values}
     return Audit(
         subject=_name(subject.factory),

@@ -69,7 +69,7 @@ class Audit:
         like: Classes of other libraries that are known to speak the same dialect.
         per_group: It counts the steps of a whole group, not of each tensor.
         dtype: Of the parameters it was driven with.
-        precision: ``float64``, or the lower precision of some of the numbers inside.
+        precision: Whose rounding explains the distance: that of ``dtype``, or a lower one.
         findings: What deviates.
         rows: Every scenario.
         arguments: Which argument was taken for which value of the rule.
@@ -112,7 +112,7 @@ class Audit:
         if not self.follows:
             return f"{self.subject} does not follow {self.rule}{dialect}: {self.findings[0]}"
         counted = ", counting steps per group" if self.per_group else ""
-        inside = "" if self.precision == self.dtype else f", with {self.precision} inside"
+        inside = "" if self.precision == self.dtype else f", to {self.precision}'s rounding"
         return f"{self.subject} follows {self.rule}{dialect}{counted}{inside}"
 
     def to_dict(self) -> dict[str, Any]:

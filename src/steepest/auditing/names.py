@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from steepest.errors import InputError, unknown_name
 from steepest.rules import DOMAINS, Rule
 
-__all__ = ["DECOUPLED", "Names", "names_of", "signature_of"]
+__all__ = ["Names", "names_of", "signature_of"]
 
 _SPELLINGS: dict[str, tuple[str, ...]] = {
     "lr": ("lr", "learning_rate"),
@@ -43,15 +43,6 @@ _TUPLES: dict[str, tuple[str, ...]] = {
 }
 """Arguments that hold several values of a rule."""
 
-DECOUPLED = (
-    "decoupled_weight_decay",
-    "weight_decouple",
-    "decoupled_decay",
-    "decoupled",
-    "decouple",
-)
-"""Flags that say whether the decay stands beside the step."""
-
 
 @dataclass(frozen=True)
 class Names:
@@ -61,11 +52,13 @@ class Names:
         places: The rule's name to (argument, position inside it or None).
         defaults: Every argument's value when nothing is said.
         settable: The arguments that the constructor takes; the others are entries of a group.
+        inverted: Coefficients that are the weight of what is new, where the rule's are of the old.
     """
 
     places: Mapping[str, tuple[str, int | None]]
     defaults: Mapping[str, Any]
     settable: frozenset[str]
+    inverted: frozenset[str] = frozenset()
 
     def __contains__(self, name: str) -> bool:
         return name in self.places
@@ -78,14 +71,15 @@ class Names:
             value = held if at is None else held[at]
             value = float(value) if _is_number(value) and name in rule.hyperparameters else value
             if _is_allowed(rule, name, value):
-                read[name] = value
+                read[name] = 1 - value if name in self.inverted else value
         return read
 
     def arguments(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The optimizer's arguments for values under the rule's names."""
         given: dict[str, Any] = {}
-        for name, value in values.items():
-            argument, at = self.places[name]
+        for name, meant in values.items():
+            argument, at = self.places.get(name, (name, None))
+            value = 1 - meant if name in self.inverted else meant
             if at is None:
                 given[argument] = value
             else:
@@ -151,7 +145,7 @@ def names_of(
     defaults = {k: p.default for k, p in signature.items() if p.default is not empty}
     entries = {k: v for k, v in group.items() if k != "params"}
     defaults = {**entries, **defaults, **given}
-    known = [n for n in (*rule.hyperparameters, *rule.options) if n != "decay"]  # see DECOUPLED
+    known = [n for n in (*rule.hyperparameters, *rule.options) if n != "decay"]
     for name, argument in renamed.items():
         if name not in known:
             raise unknown_name(f"hyperparameter of {rule.name}", name, known)
@@ -174,7 +168,10 @@ def names_of(
     settable = frozenset(k for k in signature if signature[k].kind is not _VARIADIC)
     if any(p.kind is _VARIADIC for p in signature.values()):
         settable |= entries.keys() & set(defaults)
-    return Names(places, defaults, settable)
+    plain = Names(places, defaults, settable)
+    betas = {k: v for k, v in plain.values(rule).items() if k in ("beta1", "beta2", "beta3")}
+    new = betas and all(v < 0.5 < rule.hyperparameters[k] for k, v in betas.items())
+    return replace(plain, inverted=frozenset(betas)) if new else plain
 
 
 _VARIADIC = inspect.Parameter.VAR_KEYWORD

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from steepest import rules
-from steepest.auditing.names import DECOUPLED, Names
+from steepest.auditing.names import Names
 from steepest.auditing.walk import Reading
 from steepest.rules import Rule
 from steepest.rules._dialects import DIALECTS, PAPERS
@@ -15,6 +15,9 @@ from steepest.rules._dialects import DIALECTS, PAPERS
 __all__ = ["fixed", "like", "readings"]
 
 _MOST = 20_000
+_OTHER_READINGS: dict[tuple[str, str], tuple[float, ...]] = {
+    ("shampoo", "root"): (2.0,),  # torch_optimizer
+}
 
 
 def fixed(rule: Rule, names: Names) -> dict[str, Any]:
@@ -43,11 +46,12 @@ def readings(rule: Rule, names: Names, given: Mapping[str, Any]) -> list[Reading
         elif name not in known:
             dimensions[name] = (default, not default)
     for name, number in rule.hyperparameters.items():
-        if name in known or name in given or name == "weight_decay":
+        if name in known or name in given or name in ("lr", "weight_decay"):
             continue
         rows = [row.values for row in DIALECTS if row.rule == rule.name]
         seen = [values[name] for values in rows if name in values]
         seen += [PAPERS[rule.name][name]] if name in PAPERS.get(rule.name, {}) else []
+        seen += _OTHER_READINGS.get((rule.name, name), ())
         dimensions[name] = tuple(dict.fromkeys((number, *seen)))
     while _count(dimensions) > _MOST:  # the options with the most choices stay at their default
         largest = max(dimensions, key=lambda name: len(dimensions[name]))
@@ -72,15 +76,14 @@ def _count(dimensions: Mapping[str, tuple[Any, ...]]) -> int:
 
 
 def _decays(rule: Rule, names: Names) -> tuple[Any, ...]:
-    """The meanings of weight decay that the optimizer's flags and the rule's name leave open."""
+    """The meanings of weight decay that the rule's name leaves open.
+
+    A flag such as ``decoupled_weight_decay`` says nothing: lion-pytorch's is off by default, and
+    what it switches is whether the decay is independent of the rate.
+    """
     default, known = rule.options["decay"], rule.choices["decay"]
     if "weight_decay" not in names:
         return (default,)
-    flags = [names.defaults[flag] for flag in DECOUPLED if flag in names.defaults]
-    if flags and "l2" in known:
-        beside = tuple(v for v in known if v != "l2")
-        kept = beside if flags[0] else ("l2",)
-        return tuple(sorted(kept, key=lambda v: v not in (default, "decoupled")))
     same = {r.options.get("decay") for r in map(rules.get, rules.names()) if r.bare is rule.bare}
     excluded = same - {default}  # decoupled is all that AdamW is, beside Adam
     if default == "l2":

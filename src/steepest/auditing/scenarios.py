@@ -19,8 +19,10 @@ Array = NDArray[Any]
 STEPS = 120
 _RELOAD = 50
 _DECAY, _EPS = 0.1, 0.1
-_SHAPES = [(4, 3), (5,), (2, 3, 2)]
-_MATRICES = [(6, 4), (5, 5), (4, 6)]
+_SHAPES: list[tuple[int, ...]] = [(4, 3), (5,), (2, 3, 2)]
+_MATRICES: list[tuple[int, ...]] = [(6, 4), (5, 5), (4, 6)]
+# the first gradient of an oblong matrix leaves some of the eigenvectors open
+_SQUARES: list[tuple[int, ...]] = [(6, 6), (5, 5), (4, 4)]
 _OTHER: dict[str, float] = {
     "beta1": 0.8,
     "beta2": 0.97,
@@ -101,27 +103,21 @@ def scenarios(rule: Rule, names: Names, arguments: Mapping[str, Any]) -> list[Sc
         names: Which of the rule's values can be set.
         arguments: The optimizer's arguments and the entries of its groups, for its flags.
     """
-    quiet = {"weight_decay": 0.0} if "weight_decay" in names else {}
+    read = names.values(rule)
+    quiet = {"weight_decay": 0.0} if "weight_decay" in read else {}
     decay = {"weight_decay": _DECAY} if quiet else {}
-    eps = {"eps": _EPS} if "eps" in names else {}
-    defaults = {**rule.hyperparameters, **names.values(rule)}
-    momentum = (
-        {"momentum": 0.9} if "momentum" in names and not defaults.get("momentum", 1.0) else {}
-    )
+    eps = {"eps": _EPS} if "eps" in read else {}
+    momentum = {"momentum": 0.9} if read.get("momentum") == 0 else {}
     out = [Scenario("plain", quiet)]
     if momentum:
         out.append(Scenario("momentum", {**quiet, **momentum}))
-    if "dampening" in names:
+    if "dampening" in read:
         out.append(Scenario("dampening", {**quiet, **momentum, "dampening": 0.3}))
-    for option, value in names.values(rule).items():
+    for option, value in read.items():
         if isinstance(value, bool):
             with_it = momentum if option == "nesterov" else {}
             out.append(Scenario(f"{option}={not value}", {**quiet, **with_it, option: not value}))
-    other = {
-        name: value
-        for name, value in _OTHER.items()
-        if name in names and name in names.values(rule) and defaults[name] != value
-    }
+    other = {name: value for name, value in _OTHER.items() if name in read and read[name] != value}
     if other:
         out.append(Scenario("other coefficients", {**quiet, **other}))
     if eps:
@@ -153,7 +149,10 @@ def scenarios(rule: Rule, names: Names, arguments: Mapping[str, Any]) -> list[Sc
 def play(rule: Rule, scenario: Scenario, names: Names) -> Play:
     """The numbers of a scenario, the same in every process."""
     rng = np.random.default_rng(0)
-    shapes = _MATRICES if rule.kind == "matrix" else _SHAPES
+    shapes = _SHAPES
+    if rule.kind == "matrix":
+        sides = any(slot.per in ("left", "right") for slot in rule.slots.values())
+        shapes = _SQUARES if sides else _MATRICES
     start = [_single(rng.normal(size=shape)) for shape in shapes]
     grads: list[list[Array | None]] = [
         [_single(np.exp(rng.normal()) * rng.normal(size=shape)) for shape in shapes]
@@ -165,7 +164,7 @@ def play(rule: Rule, scenario: Scenario, names: Names) -> Play:
     lr = max(rule.hyperparameters["lr"], 1e-2) if rule.kind != "matrix" else 1e-2
     values = {**scenario.values, "lr": lr}
     second = dict(values)
-    if scenario.groups:
+    if scenario.groups and not rule.has_totals:  # which share one rate
         second["lr"] = 3 * lr if lr < 0.5 else lr / 3
         if second.get("weight_decay"):
             second["weight_decay"] = 3 * second["weight_decay"]

@@ -14,7 +14,7 @@ from steepest.auditing.distance import Tolerances, distance, fits, tolerances
 from steepest.auditing.findings import Finding, Row
 from steepest.auditing.names import Names
 from steepest.auditing.scenarios import Array, Play
-from steepest.auditing.subject import Recording, Subject
+from steepest.auditing.subject import Recording, RefusedError, Subject
 from steepest.auditing.walk import Change, Reading, Values, walk
 from steepest.rules import Rule
 
@@ -47,6 +47,7 @@ class Search:
     findings: list[Finding] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     precision: str = ""
+    _told: dict[int, int] = field(default_factory=dict)
     _met: list[tuple[Play, Recording, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -64,6 +65,9 @@ class Search:
             self.readings += [replace(r, per_group=True) for r in self.readings]
         try:
             recording = self.subject.record(plan, self.names)
+        except RefusedError as error:
+            self.rows.append(Row(name, math.nan, None, math.nan, f"refused: {error}"))
+            return
         except Exception as error:  # noqa: BLE001  (a stranger's code)
             message = f"{type(error).__name__}: {error}".splitlines()[0]
             self.rows.append(Row(name, math.nan, None, math.nan, message))
@@ -127,12 +131,12 @@ class Search:
         return None
 
     def _nearest(self, plan: Play, recording: Recording, fitting: list[Reading]) -> list[Reading]:
-        """In the order of the distance, where rounding inside hides small differences."""
+        """The nearest ones first, where rounding hides small differences."""
         far = {
             id(r): distance(self.rule, plan, self.base, r, recording, math.inf).off for r in fitting
         }
         least = min(far.values())
-        return [r for r in fitting if far[id(r)] <= 2 * least]
+        return sorted(fitting, key=lambda r: far[id(r)] > 2 * least)
 
     def _explained(self, plan: Play, recording: Recording, tolerance: float) -> bool:
         """Whether one more change makes a reading fit here, and leaves what was met before."""
@@ -140,24 +144,34 @@ class Search:
         possible = changes(self.rule, self.names, plan.scenario, self.base, self.options)
         if not self._met:
             possible += self._lengths(plan, recording)
+        explained: list[Reading] = []
         for change in possible:
-            changed = [replace(r, changes=(*r.changes, change)) for r in self.readings]
-            fitting = self._fitting(plan, recording, tolerance, changed)
+            changed = [
+                replace(r, changes=(*r.changes, change))
+                for r in self.readings
+                if r.per_group or not change.per_group
+            ]
+            fitting = self._fitting(plan, recording, tolerance, changed)[:64]
             for met, path, within in self._met:
-                fitting = self._fitting(met, path, within, fitting[:64])
-            if fitting:
-                self._note(plan, recording, tolerance, before, change)
-                self.readings = fitting
-                return True
-        return False
-
-    def _note(
-        self, plan: Play, recording: Recording, tolerance: float, before: Reading, change: Change
-    ) -> None:
+                fitting = self._fitting(met, path, within, fitting)
+            explained += fitting
+        if not explained:
+            return False
         off = distance(self.rule, plan, self.base, before, recording, tolerance)
         self.findings.append(
-            Finding(change.term, change.text, plan.scenario.name, off.off, off.since, True)
+            Finding("", "", plan.scenario.name, off.off, off.since, explained=True)
         )
+        self._told[len(self.findings) - 1] = len(before.changes)
+        self.readings = explained
+        return True
+
+    def close(self) -> list[Finding]:
+        """All findings, told by the changes of the reading that is nearest at the end."""
+        changes = self.reading.changes
+        for at, depth in self._told.items():
+            finding, change = self.findings[at], changes[depth]
+            self.findings[at] = replace(finding, term=change.term, text=change.text)
+        return self.findings
 
     def _lengths(self, plan: Play, recording: Recording) -> list[Change]:
         """Steps that are all longer or shorter by one factor."""
@@ -177,15 +191,22 @@ class Search:
         """Nothing explains it: say where the memory is still the rule's."""
         tolerance = allowed.levels[self.precision]
         tried = self.readings[:256]
-        offs = [distance(self.rule, plan, self.base, r, recording, tolerance).off for r in tried]
-        least = min(offs)
-        near = tried[offs.index(least)] if least < 0.5 * offs[0] else self.reading
+        wrong = {id(r): self._wrong(plan, r, recording, tolerance) for r in tried}
+        offs = {
+            id(r): distance(self.rule, plan, self.base, r, recording, tolerance).off for r in tried
+        }
+        near = min(tried, key=lambda r: (len(wrong[id(r)]), offs[id(r)]))
+        clearly = offs[id(near)] < 0.5 * offs[id(tried[0])]
+        if not clearly and len(wrong[id(near)]) == len(wrong[id(tried[0])]):
+            near = tried[0]
         self.readings = [near, *(r for r in self.readings if r is not near)]
         off = distance(self.rule, plan, self.base, near, recording, tolerance)
         if any(not finding.explained for finding in self.findings) and self._met:
             text = "neither a dialect nor a known mistake explains it"
         else:
             text = self._memory(plan, off.since)
+        if len(wrong[id(near)]) < len(plan.start):
+            text += f"; only in tensors like {', '.join(wrong[id(near)])}"
         if not recording.way > 0:
             text = "nothing moves"
         if self._met or not self.findings:
@@ -193,6 +214,23 @@ class Search:
                 Finding(plan.scenario.name, text, plan.scenario.name, off.off, off.since, False)
             )
         return tolerance
+
+    def _wrong(
+        self, plan: Play, reading: Reading, recording: Recording, tolerance: float
+    ) -> list[str]:
+        """The shapes of the tensors that deviate."""
+        off = [0.0] * len(plan.start)
+        with np.errstate(all="ignore"):
+            for (ours, _), theirs in zip(
+                walk(self.rule, plan, self.base, reading), recording.path, strict=True
+            ):
+                apart = [float(np.abs(a - b).max()) for a, b in zip(ours, theirs, strict=True)]
+                off = [float(np.fmax(o, a)) for o, a in zip(off, apart, strict=True)]
+        return [
+            str(p.shape)
+            for p, far in zip(plan.start, off, strict=True)
+            if not far <= tolerance * recording.way
+        ]
 
     def _memory(self, plan: Play, since: int | None) -> str:
         """Which slots of the rule are found in the optimizer's state where it begins to deviate."""

@@ -17,7 +17,11 @@ from torch import Tensor
 from steepest.auditing.names import Names
 from steepest.auditing.scenarios import Array, Play
 
-__all__ = ["Recording", "Subject", "undisturbed"]
+__all__ = ["Recording", "RefusedError", "Subject", "undisturbed"]
+
+
+class RefusedError(Exception):
+    """The optimizer cannot be made with these arguments, and says so."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,6 @@ class Subject:
         if plan.scenario.tensor:
             shared["lr"] = torch.tensor(shared["lr"])
         arguments = {k: v for k, v in shared.items() if k in names.settable}
-        entries = {k: v for k, v in shared.items() if k not in names.settable}
         groups: Any = params
         if others:
             groups = [
@@ -88,8 +91,9 @@ class Subject:
                 for at, own in enumerate([{}, *others])
             ]
         optimizer = self.factory(groups, **{**self.given, **arguments})
-        for group in optimizer.param_groups:
-            group.update(entries)
+        per_group = (shared, *others) if others else [shared] * len(optimizer.param_groups)
+        for group, own in zip(optimizer.param_groups, per_group, strict=True):
+            group.update({k: v for k, v in own.items() if k not in names.settable})
         if hasattr(optimizer, "train"):
             optimizer.train()
         return optimizer
@@ -98,7 +102,10 @@ class Subject:
         """Take the steps of a scenario; whatever the optimizer raises goes through."""
         params = self.tensors(plan.start)
         with undisturbed(self.dtype):
-            optimizer = self.make(params, plan, names)
+            try:
+                optimizer = self.make(params, plan, names)
+            except (NotImplementedError, ValueError) as error:
+                raise RefusedError(str(error).splitlines()[0]) from error
             rate = names.places["lr"][0] if "lr" in names else "lr"
             base = [group.get(rate) for group in optimizer.param_groups]
             base = [b.item() if isinstance(b, Tensor) else b for b in base]
@@ -110,7 +117,7 @@ class Subject:
                     fresh.load_state_dict(copy.deepcopy(optimizer.state_dict()))
                     optimizer = fresh
                 for group, own in zip(optimizer.param_groups, base, strict=True):
-                    if plan.scenario.tensor:
+                    if isinstance(group[rate], Tensor):
                         group[rate].fill_(own * plan.rates[step])
                     elif plan.scenario.changing:
                         group[rate] = own * plan.rates[step]

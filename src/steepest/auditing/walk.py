@@ -55,6 +55,7 @@ class Change:
         landed: ``(p, step, values, at) -> p``: the parameter after the step.
         lost: What a fresh instance does not get: slots, ``t``.
         zeros: A missing gradient is one of zeros.
+        per_group: Only for readings that count steps per group.
         ascent: False: the sign of ``maximize`` has no effect.
     """
 
@@ -68,6 +69,7 @@ class Change:
     landed: Callable[[Any, Any, Values, At], Any] | None = None
     lost: tuple[str, ...] = ()
     zeros: bool = False
+    per_group: bool = False
     ascent: bool = True
 
 
@@ -84,6 +86,24 @@ class Reading:
     values: Values = field(default_factory=dict)
     per_group: bool = False
     changes: tuple[Change, ...] = ()
+
+
+class _Shared(int):
+    """A step number of a whole group, which is the first one only for a tensor that begins."""
+
+    own: int
+
+    def __new__(cls, t: int, own: int) -> _Shared:
+        """``own`` is the tensor's own number."""
+        made = super().__new__(cls, t)
+        made.own = own
+        return made
+
+    def __eq__(self, other: object) -> bool:
+        return self.own == 1 if other == 1 else int(self) == other
+
+    def __hash__(self) -> int:
+        return hash(int(self))
 
 
 def _start(rule: Rule, p: Any, values: Values) -> dict[str, Any]:
@@ -144,7 +164,7 @@ def walk(
         )
         values: Values = given
         p, held = current[i], {**slots[i], **common}
-        time: Any = t
+        time: Any = _Shared(t, times[i]) if reading.per_group else t
         for change in reading.changes:
             g = g if change.gradient is None else change.gradient(p, g, given, at)
         for change in reading.changes:

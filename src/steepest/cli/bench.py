@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
+import warnings
 from typing import Annotated
 
 import torch
@@ -13,12 +15,20 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from steepest.racing import bench as populations
+from steepest.cli import bench_population
+from steepest.errors import UnsupportedError, unknown_name
+from steepest.optim import bench as steps
+from steepest.racing.environment import environment
 
 __all__ = ["app"]
 
 app = typer.Typer(
     no_args_is_help=True, help="Measure this machine, everything side by side in one run."
+)
+
+_RULES = (
+    *("sgd", "adam", "adamw", "adagrad", "rmsprop", "adadelta"),
+    *("nadam", "radam", "adamax", "asgd", "rprop", "lamb"),
 )
 
 
@@ -27,66 +37,105 @@ def _bench() -> None:
     """Measure this machine, everything side by side in one run."""
 
 
-@app.command("population")
-def population(
-    models: Annotated[
+app.command("population")(bench_population.population)
+
+
+@app.command("step")
+def step(
+    rules: Annotated[
         list[str] | None,
-        typer.Argument(help=f"Which: {', '.join(populations.MODELS)}. Default: all."),
+        typer.Argument(help=f"Rules, as 'steepest rules' lists them. Default: {' '.join(_RULES)}."),
     ] = None,
-    members: Annotated[
-        list[int] | None,
-        typer.Option(help="Size of a population; may be repeated. Default: 1, 8, 64, 256."),
+    layouts: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--layout", help=f"May be repeated. Default: all of {', '.join(steps.LAYOUTS)}."
+        ),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Medians are taken over so many.")] = 5,
+    ways: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--way", help=f"Beside 'kernel'; may be repeated. Default: {', '.join(steps.WAYS[1:])}."
+        ),
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Medians are taken over so many.")] = 15,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="Default: torch's.")] = None,
-    processes: Annotated[int, typer.Option(help="Solo processes at once; 0: none.")] = 2,
     compiled: Annotated[
-        bool, typer.Option("--compiled", help="Compiled populations too; takes minutes.")
+        bool, typer.Option("--compiled", help="torch.compile too; takes minutes.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Time a step of a run: plain loop, solo, processes and populations, taking turns.
+    """Time an optimizer's step: ours beside every way of torch.optim's, taking turns.
 
-    Example: steepest bench population mnist-mlp --members 8 --members 64
+    GB/s are those of the bytes that a step has to move at least; "of triad" is their share of
+    what this machine's memory was measured to do. A ratio is the median over the rounds of how
+    many times as long as our kernel a way took within a round.
+
+    Example: steepest bench step adamw nadam --layout ConvNet --rounds 25
     """
+    chosen = [_layout(name) for name in layouts or steps.LAYOUTS]
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UnsupportedError(
+            f"--device {device}: this torch ({torch.__version__}) finds no CUDA device; "
+            "leave it out to measure on the CPU"
+        )
     if threads is not None:
         torch.set_num_threads(threads)
-    rows = populations.measure_population(
-        models or list(populations.MODELS),
-        members=members or (1, 8, 64, 256),
-        rounds=rounds,
-        device=device,
-        compiled=compiled,
-        processes=processes,
-    )
+    facts, load = environment(device), os.getloadavg()[0]
+    console = Console(stderr=True)
+    rows = []
+    with console.status("measuring the memory") as status, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.compile's own
+        memory = steps.bandwidth(device=device)
+        for layout in chosen:
+            for rule in rules or _RULES:
+                status.update(f"measuring {rule}, {layout.name}")
+                rows += steps.measure_steps(
+                    rule, layout, repeats=rounds, ways=ways, compiled=compiled, device=device
+                )
     if as_json:
-        json.dump([dataclasses.asdict(row) for row in rows], sys.stdout, indent=2)
+        machine = {**facts, "load": load, "bandwidth": dataclasses.asdict(memory)}
+        timings = [dataclasses.asdict(row) for row in rows]
+        json.dump({"machine": machine, "timings": timings}, sys.stdout, indent=2)
         sys.stdout.write("\n")
         return
-    console = Console()
+    out = Console(soft_wrap=True)
+    machine_name = facts["device_name"] or facts["processor"]
+    out.print(
+        f"{machine_name}, {facts['threads']} threads, load {load:.1f}; "
+        f"torch {torch.__version__}; float32, {device}, medians of {rounds} interleaved rounds\n"
+        f"memory: copy {memory.copy:,.1f} GB/s, triad {memory.triad:,.1f} GB/s",
+        highlight=False,
+    )
+    for layout in chosen:
+        own = [row for row in rows if row.layout == layout.name]
+        out.print(_table(layout, own, memory))
+
+
+def _layout(name: str) -> steps.Layout:
+    if name not in steps.LAYOUTS:
+        raise unknown_name("layout", name, steps.LAYOUTS)
+    return steps.LAYOUTS[name]
+
+
+def _table(layout: steps.Layout, rows: list[steps.Timing], memory: steps.Bandwidth) -> Table:
     table = Table(
-        title=f"A step of a run; torch {torch.__version__}, {torch.get_num_threads()} threads, "
-        f"{device}, medians of {rounds} rounds",
+        title=f"{layout.name}: {len(layout.shapes)} tensors, {layout.elements:,} elements",
         box=box.SIMPLE_HEAD,
     )
-    for head in ("model", "way"):
+    for head in ("rule", "way"):
         table.add_column(head, no_wrap=True)
-    for head in ("runs", "µs", "× plain", "GFLOP/s", "of GEMM", "MiB"):
+    for head in ("ms", "GB/s", "of triad", "× kernel"):
         table.add_column(head, justify="right")
-    with console.status("measuring"):
-        for row in rows:
-            if row.reason:
-                table.add_row(row.model, row.way, str(row.members), row.reason)
-                continue
-            table.add_row(
-                row.model,
-                row.way,
-                str(row.members),
-                f"{1e6 * row.step:,.1f}",
-                f"{row.speedup:.2f}",
-                f"{row.flops / 1e9:,.1f}",
-                f"{row.share:.0%}",
-                f"{row.memory / 2**20:,.0f}",
-            )
-    console.print(table)
+    for row in rows:
+        rate = row.gigabytes_per_second
+        table.add_row(
+            row.rule,
+            row.way,
+            f"{row.milliseconds:,.4f}",
+            f"{rate:,.1f}",
+            f"{rate / memory.triad:.0%}",
+            f"{row.ratio:.2f}",
+        )
+    return table

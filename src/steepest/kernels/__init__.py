@@ -10,6 +10,7 @@ per step, so that an engine can do everything in one launch. What an engine may 
 * `Block.values` is the same dict unless a hyperparameter has changed. A tensor among the values
   may be changed in place by its owner at any time.
 * `Block.grads` is the same list unless some gradient is another tensor than in the step before.
+  A parameter whose entry is None rests: nothing of it changes, its step does not count.
   Gradients have the shape of their parameter; their strides may differ from it.
 * Storage may be swapped behind a tensor (``p.data = ...``), so pointers are read each step.
 
@@ -23,7 +24,7 @@ is 1, nothing changes, the steps included.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from torch import Tensor
@@ -42,8 +43,9 @@ class Block:
 
     Attributes:
         rule: The rule that they follow.
-        params: The parameters, all of which have a gradient.
-        grads: Their gradients, in the same order.
+        params: The parameters: those that have a gradient, and others that had one in an earlier
+            step and may have one in the next.
+        grads: Their gradients, in the same order; None where a parameter has none in this step.
         slots: For every slot of the rule, in its order: one tensor per parameter (of the
             parameter's shape, or 0-d for slots that are kept per tensor), or None where the
             slot is inactive.
@@ -57,13 +59,16 @@ class Block:
         differentiable: Autograd records the step; slots are rebound, not written into.
         sparse: Empty for dense gradients. ``"rows"``: the gradients are sparse and the rule is
             run on the elements that they have; ``"whole"``: with sparse arithmetic.
+        noise: None: round to nearest. Else one key per parameter: 16-bit values are rounded up
+            or down at random, by random numbers that follow from the key, the step and the
+            element's place.
         states: The parameters' own state dicts (what ``optimizer.state[p]`` is), for rebinding.
         cache: For the engine.
     """
 
     rule: Rule
     params: list[Tensor]
-    grads: list[Tensor]
+    grads: list[Tensor | None]
     slots: tuple[list[Tensor] | None, ...]
     steps: list[Tensor] | int
     values: Mapping[str, Any]
@@ -71,8 +76,24 @@ class Block:
     capturable: bool = False
     differentiable: bool = False
     sparse: Literal["", "rows", "whole"] = ""
+    noise: list[int] | None = None
     states: list[dict[str, Any]] = field(default_factory=list)
     cache: Any = None
+
+    def active(self) -> Block:
+        """The block of those parameters that have a gradient; itself if all have one."""
+        if all(g is not None for g in self.grads):
+            return self
+        members = [i for i, g in enumerate(self.grads) if g is not None]
+        return replace(
+            self,
+            params=[self.params[i] for i in members],
+            grads=[self.grads[i] for i in members],
+            slots=tuple(c if c is None else [c[i] for i in members] for c in self.slots),
+            steps=self.steps if isinstance(self.steps, int) else [self.steps[i] for i in members],
+            noise=self.noise and [self.noise[i] for i in members],
+            states=[self.states[i] for i in members] if self.states else [],
+        )
 
 
 class Prepared(Protocol):

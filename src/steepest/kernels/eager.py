@@ -114,12 +114,14 @@ class _Job:
 
 
 class Eager:
-    """Runs the blocks one after the other; takes whatever torch can compute with."""
+    """Runs the blocks one after the other; takes whatever torch can compute and round with."""
 
     name = "eager"
 
     def refuse(self, block: Block) -> str | None:
-        """Never: it is what the others fall back to."""
+        """Why torch's operations cannot do it: only where they would round otherwise."""
+        if block.noise is not None:
+            return "stochastic rounding needs a kernel: torch's operations round to nearest"
         return None
 
     def step(
@@ -134,7 +136,8 @@ class Eager:
             if found_inf.item():
                 return
             found_inf = None
-        jobs = [_job(block, grad_scale) for block in blocks]
+        present = [active for block in blocks if (active := block.active()).params]
+        jobs = [_job(block, grad_scale) for block in present]
         _share_totals(jobs)
         for job in jobs:
             if job.block.sparse == "rows":
@@ -156,7 +159,7 @@ EAGER = Eager()
 
 
 def _job(block: Block, grad_scale: Tensor | None) -> _Job:
-    grads = block.grads
+    grads = [g for g in block.grads if g is not None]
     if grad_scale is not None:
         grads = [g / grad_scale.to(g.device, g.dtype) for g in grads]
     if block.maximize:

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from steepest.errors import UnsupportedError
-from steepest.kernels import Block, cpu, cuda, walk
+from steepest.kernels import Block, cpu, cuda, shards, walk
 from steepest.kernels.device import DeviceLaunch, counts_on_device
+from steepest.kernels.reducing import ReducingLaunch
 from steepest.kernels.table import Launch, alike, same_layout
-from steepest.kernels.trace import Specialisation, specialise, trace
+from steepest.kernels.trace import Specialisation, Untraceable, specialise, trace
 from steepest.kernels.unavailable import KernelUnavailable
 
 __all__ = ["KERNEL", "ONLY_KERNEL", "Kernels", "Work"]
@@ -44,10 +45,13 @@ class Work:
             program = trace(first.rule, fixed)
             launch: Launch
             if _takes_triton(first, self.triton):
-                kernel = cuda.build(program, *_dtypes(first))
-                launch = DeviceLaunch(alike_blocks, program, kernel)
+                triton_kernel = cuda.build(program, *_dtypes(first))
+                launch = DeviceLaunch(alike_blocks, program, triton_kernel)
             else:
-                launch = Launch(alike_blocks, program, cpu.build(program, *_dtypes(first)))
+                kind = ReducingLaunch if program.passes else Launch
+                noisy = first.noise is not None
+                kernel = cpu.build(program, *_dtypes(first), noisy=noisy)
+                launch = kind(alike_blocks, program, kernel)
             self._launches.append(launch)
             for index, block in enumerate(alike_blocks):
                 self._places[id(block)] = launch, index
@@ -169,11 +173,13 @@ class Work:
             if found_inf is not None and found_inf.item():
                 return
             scale = 1.0 if grad_scale is None else 1.0 / grad_scale.item()
+        summed = [x.sums(scale) for x in self._launches if isinstance(x, ReducingLaunch)]
+        totals = [sum(column) for column in zip(*filter(None, summed), strict=True)]
         for launch in self._launches:
             if isinstance(launch, DeviceLaunch) and launch.on_device:
                 launch.run_there(grad_scale, found_inf)
             else:
-                launch.run(scale)
+                launch.run(scale, totals)
         for launch in self._launches:
             if self._walker is None:
                 launch.commit_in_python()
@@ -199,13 +205,15 @@ class Kernels:
 
     def refuse(self, block: Block) -> str | None:
         """Why there is no kernel for that block, in words; None if there is one."""
+        if shards.is_sharded(block):
+            return shards.refusal(block) or self.refuse(shards.local(block))
         if block.cache is None:
             block.cache = (self._unfit(block),)
         reason: str | None = block.cache[0]
         if reason is not None:
             return reason
         for p, g in zip(block.params, block.grads, strict=True):
-            if type(g) not in _PLAIN or not alike(g, p):
+            if g is not None and (type(g) not in _PLAIN or not alike(g, p)):
                 return (
                     f"a gradient ({g.layout}, {g.dtype}, strides {_strides(g)}) is not laid out "
                     f"like its parameter ({p.dtype}, strides {p.stride()})"
@@ -221,7 +229,7 @@ class Kernels:
             if _takes_triton(block, self.triton):
                 cuda.build(program, *_dtypes(block))
             else:
-                cpu.build(program, *_dtypes(block))
+                cpu.build(program, *_dtypes(block), noisy=block.noise is not None)
                 walk.walker()
         except KernelUnavailable as error:
             if self.optional and not _SAID:
@@ -232,10 +240,14 @@ class Kernels:
                     stacklevel=2,
                 )
             return str(error)
+        except Untraceable as error:
+            return f"{block.rule.name} cannot become a kernel: {error}"
         return None
 
-    def prepare(self, blocks: Sequence[Block], groups: list[dict[str, Any]]) -> Work:
-        """Be ready to repeat the step for these blocks."""
+    def prepare(self, blocks: Sequence[Block], groups: list[dict[str, Any]]) -> Work | None:
+        """Be ready to repeat the step for these blocks; not for shards, found anew each step."""
+        if any(map(shards.is_sharded, blocks)):
+            return None
         work = self._known(blocks) or Work(blocks, triton=self.triton)
         work.watch(groups)
         return work
@@ -250,6 +262,8 @@ class Kernels:
         """Do one optimization step for all parameters of all blocks."""
         if not blocks:
             return
+        spread = [block for block in blocks if shards.is_sharded(block)]
+        blocks = [shards.local(b) if b in spread else b for b in blocks]
         work = self._known(blocks)
         if work is None or work.look() == "changed":
             work = Work(blocks, triton=self.triton)
@@ -259,6 +273,8 @@ class Kernels:
                 )
         work.run(grad_scale=grad_scale, found_inf=found_inf)
         blocks[0].cache = (None, work)
+        for block in spread:
+            shards.release(block)
 
     def _known(self, blocks: Sequence[Block]) -> Work | None:
         """What was prepared for these blocks in an earlier step, if it still holds."""
@@ -298,7 +314,7 @@ def _sorted(blocks: Sequence[Block]) -> list[tuple[list[Block], Specialisation]]
     for block in blocks:
         fixed = specialise(block.rule, block.values)
         steps = block.steps if isinstance(block.steps, int) else block.steps[0].dtype
-        place = (block.params[0].device, counts_on_device(block))
+        place = (block.params[0].device, counts_on_device(block), block.noise is None)
         key = (block.rule.formula, fixed.options, fixed.slots, _dtypes(block), steps, place)
         alike.setdefault(key, []).append(block)
     result = []
@@ -315,8 +331,16 @@ def _takes_triton(block: Block, everywhere: bool) -> bool:
 
 def _unfit(block: Block, *, triton: bool) -> str | None:
     rule = block.rule
-    if rule.kind != "elementwise":
-        return f"{rule.name} needs more than one element at a time ({rule.kind})"
+    if rule.kind == "matrix":
+        return f"{rule.name} is a rule for matrices: their products are torch's business"
+    if any(slot.per not in ("element", "tensor", "all") for slot in rule.slots.values()):
+        return f"{rule.name} keeps sums of rows and columns; kernels sum over whole tensors"
+    if rule.kind == "norms" and _takes_triton(block, triton):
+        return f"{rule.name} looks at whole tensors; for these there are kernels on the CPU only"
+    if block.noise is not None and _takes_triton(block, triton):
+        return "stochastic rounding is for parameters on the CPU"
+    if block.noise is not None and block.params[0].dtype is not torch.bfloat16:
+        return f"stochastic rounding is for bfloat16, not for {block.params[0].dtype}"
     if block.differentiable:
         return "autograd cannot look into a kernel (differentiable=True)"
     if block.sparse:

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 from steepest.kernels.trace import SCALAR, Node, Program, ordered
 
 __all__ = ["scalar_function"]
 
-ScalarFunction = Callable[[float, Mapping[str, Any], Sequence[float]], tuple[float, ...]]
+
+class ScalarFunction(Protocol):
+    """What `scalar_function` returns."""
+
+    def __call__(
+        self,
+        t: float,
+        h: Mapping[str, Any],
+        s: Sequence[float],
+        z: Sequence[float] = (),
+    ) -> tuple[float, ...]:
+        """The columns and the new tensor slots."""
+
 
 _TEXT = {
     "add": "{} + {}",
@@ -34,14 +46,14 @@ _TEXT = {
 
 @lru_cache(maxsize=512)
 def scalar_function(program: Program) -> ScalarFunction:
-    """``(t, values, tensor_slots) -> (*columns, *new_tensor_slots)``.
+    """``(t, values, tensor_slots, totals) -> (*columns, *new_tensor_slots)``.
 
     Args:
         program: The traced rule.
 
     Returns:
-        A function of the step number, the hyperparameters by name, and the tensor slots in their
-        order.
+        A function of the step number, the hyperparameters by name, the tensor slots in their
+        order, and the sums over all tensors where the rule asks for them.
     """
     names: dict[Node, str] = {}
     lines = []
@@ -60,34 +72,40 @@ def scalar_function(program: Program) -> ScalarFunction:
                 text = f"s[{program.tensor_slots.index(node.name)}]"
             else:
                 text = f"h[{node.name!r}]"
+        elif node.op == "total":
+            text = f"z[{node.value:.0f}]"
         elif node.op in _TEXT:
             text = _TEXT[node.op].format(*(names[a] for a in node.args))
         else:
             text = f"{node.op}({', '.join(names[a] for a in node.args)})"
         lines.append(f"    {name} = {text}")
     results = "".join(f"float({names[root]}), " for root in program.scalar_roots)
-    body = "\n".join(["def scalars(t, h, s):", *lines, f"    return ({results})"])
+    body = "\n".join(["def scalars(t, h, s, z):", *lines, f"    return ({results})"])
     scope: dict[str, Any] = {**SCALAR, "pow": math.pow, "sqrt": math.sqrt, "nan": math.nan}
     exec(body, scope)  # noqa: S102  (the text is made above, out of names that Python gave us)
     fast: ScalarFunction = scope["scalars"]
 
-    def scalars(t: float, h: Mapping[str, Any], s: Sequence[float]) -> tuple[float, ...]:
+    def scalars(
+        t: float, h: Mapping[str, Any], s: Sequence[float], z: Sequence[float] = ()
+    ) -> tuple[float, ...]:
         try:
-            return fast(t, h, s)
+            return fast(t, h, s, z)
         except (ArithmeticError, ValueError):  # Python raises where IEEE 754 has inf or NaN
-            return _interpreted(program, t, h, s)
+            return _interpreted(program, t, h, s, z)
 
     return scalars
 
 
 def _interpreted(
-    program: Program, t: float, h: Mapping[str, Any], s: Sequence[float]
+    program: Program, t: float, h: Mapping[str, Any], s: Sequence[float], z: Sequence[float]
 ) -> tuple[float, ...]:
     inputs = {"t": t, **dict(zip(program.tensor_slots, s, strict=True))}
     known: dict[Node, float] = {}
     for node in ordered(program.scalar_roots):
         if node.op == "const":
             known[node] = node.value
+        elif node.op == "total":
+            known[node] = z[int(node.value)]
         elif node.op == "scalar":
             known[node] = float(inputs[node.name] if node.name in inputs else h[node.name])
         else:

@@ -48,7 +48,8 @@ class Launch:
         self.kernel = kernel
         self.program = program
         self._scalars_of = scalar_function(program)
-        self._columns = 1 + len(program.columns)
+        self._noisy = blocks[0].noise is not None
+        self._columns = 1 + len(program.columns) + self._noisy
         self._tensor_slots = len(program.tensor_slots)
         names = list(blocks[0].rule.slots)
         element = [names.index(s) for s in program.element_slots]
@@ -86,7 +87,7 @@ class Launch:
         sizes = [p.numel() for p in self.params]
         total = sum(sizes)
         threads = torch.get_num_threads()
-        chunk = min(_CHUNK, max(_ITEM // 4, -(-total // (4 * threads) // 16) * 16))
+        chunk = self._chunk(total, threads)
         item_rows, filled = [0], 0
         for tensor, size in enumerate(sizes):
             for offset in range(0, size, chunk):
@@ -108,9 +109,14 @@ class Launch:
             grads=self._keep("grads", np.zeros(n), np.uint64),
             slots=self._keep("slots", [x.data_ptr() for c in self.slots for x in c], np.uint64),
             scalar_row=self._keep("scalar_row", np.zeros(n)),
+            keys=self._keep("keys", [k for b in self.blocks for k in b.noise or ()], np.uint64),
         )
         self._threads = torch.get_num_threads()
         self._table_address = ctypes.addressof(self._table)
+
+    def _chunk(self, total: int, threads: int) -> int:
+        """Elements per row."""
+        return min(_CHUNK, max(_ITEM // 4, -(-total // (4 * threads) // 16) * 16))
 
     def _gather(self, n: int) -> None:
         ends = list(accumulate(len(b.params) for b in self.blocks))
@@ -222,12 +228,19 @@ class Launch:
                 for j, column in enumerate(self.numbers):
                     column[i].fill_(new[rows[i], j])
 
-    def run(self, scale: float) -> None:
+    def run(self, scale: float, totals: Sequence[float] = ()) -> None:
         """Run the scalar program, then the kernel, on what was gathered.
 
         Args:
             scale: What gradients are multiplied by first.
+            totals: The sums over all tensors, for rules that ask for them.
         """
+        self._fill(scale, totals)
+        self._launch()
+
+    def _fill(self, scale: float, totals: Sequence[float]) -> None:
+        """Run the scalar program for every row."""
+        self._totals = totals
         spare = len(self.blocks)
         for index, found in enumerate(self._found):
             if not found.active:
@@ -244,23 +257,27 @@ class Launch:
                 first = lo + int(np.argmax(self._arrays["grads"][lo:hi] != 0))
                 numbers = self._arrays["slot_values"][first :: self.n].tolist()
             self._row(index, index, found.t, numbers, scale)
-        self._launch()
 
     def _launch(self) -> None:
+        self._take_threads()
+        self.kernel.run(self._table_address)
+
+    def _take_threads(self) -> None:
+        """Use as many threads as torch does now."""
         threads = torch.get_num_threads()
         if threads != self._threads:
             self._threads = threads
             self._table.threads = max(1, min(threads, self._table.items))
-        self.kernel.run(self._table_address)
 
     def _row(self, index: int, row: int, t: float, numbers: Sequence[float], scale: float) -> None:
         values = self._values[index]
         for name, tensor in self._moving[index].items():
             values[name] = tensor.item()
-        results = self._scalars_of(t, values, numbers)
+        results = self._scalars_of(t, values, numbers, self._totals)
         factor = -scale if self.blocks[index].maximize else scale
-        at = self._columns - 1
-        self._pack(self._scalars, 8 * row * self._columns, factor, *results[:at])
+        at = len(self.program.columns)
+        last = (t,) if self._noisy else ()
+        self._pack(self._scalars, 8 * row * self._columns, factor, *results[:at], *last)
         if self._tensor_slots:
             self._pack_numbers(self._new_numbers, 8 * row * self._tensor_slots, *results[at:])
 

@@ -5,22 +5,32 @@ is *scalar*: evaluated once per distinct (group, step) in float64. The rest is t
 from which kernels are generated. Equal expressions are one node, constants are folded, and scalar
 factors are gathered, so that ``-lr * (m / c1) / (sqrt(v / c2) + eps)`` costs an element one square
 root, one division and two multiplications.
+
+Sums over a tensor (``norm(p)``, ``total(agrees)``) cut the element graph into passes: what is
+summed is a small element graph of its own, and what depends on a sum but on no element is one
+number per tensor. Sums of what depends on no other sum are at stage 1, what needs those at stage 2,
+and so on; a stage is one reduction pass. Scalar factors are taken out of sums, so that a clipped
+gradient needs no second pass for its norm.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from steepest.errors import InputError
 from steepest.rules import Rule
 
-__all__ = ["Node", "Program", "Specialisation", "specialise", "trace"]
+__all__ = ["Node", "Pass", "Program", "Specialisation", "Untraceable", "specialise", "trace"]
 
 COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
 _ALWAYS_STATIC = ("weight_decay",)
+
+
+class Untraceable(InputError):  # noqa: N818  (of a rule)
+    """A rule does what no generated kernel can."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,12 +38,15 @@ class Node:
     """One value: a constant, an input, or an operation on other nodes. Equal means identical.
 
     Attributes:
-        op: ``const``, ``element`` (an input per element), ``scalar`` (an input per row), or the
-            name of an operation.
+        op: ``const``, ``element`` (an input per element), ``scalar`` (an input per row), ``size``
+            (how many elements the tensor has), ``total`` (a sum over all tensors), ``sum`` (over
+            the elements of a tensor), or the name of an operation on numbers.
         args: What the operation is applied to.
         value: The constant's number.
         name: The input's name.
         per_element: Whether it depends on an element.
+        per_tensor: Whether it depends on no element, but on a sum over its tensor or its size.
+        stage: How many reduction passes have to come first.
     """
 
     op: str
@@ -41,6 +54,13 @@ class Node:
     value: float = 0.0
     name: str = ""
     per_element: bool = False
+    per_tensor: bool = False
+    stage: int = 0
+
+    @property
+    def per_row(self) -> bool:
+        """Whether it is the same for all tensors at the same step."""
+        return not (self.per_element or self.per_tensor)
 
 
 def _divide(a: float, b: float) -> float:
@@ -124,6 +144,26 @@ class _Graph:
     def leaf(self, kind: Literal["element", "scalar"], name: str) -> Node:
         return self._intern(Node(kind, name=name, per_element=kind == "element"))
 
+    def size(self) -> Node:
+        return self._intern(Node("size", per_tensor=True, stage=1))
+
+    def total(self, index: int, *, stage: int) -> Node:
+        return self._intern(Node("total", value=float(index), stage=stage))
+
+    def sum(self, x: Node) -> Node:
+        if not x.per_element:
+            return self.make("mul", x, self.size())
+        factor, rest = self._factor(x)
+        if factor is not None and rest is not None:
+            return self.make("mul", factor, self.sum(rest))
+        return self._intern(Node("sum", (x,), per_tensor=True, stage=x.stage + 1))
+
+    def _apply(self, op: str, args: tuple[Node, ...]) -> Node:
+        element = any(a.per_element for a in args)
+        tensor = not element and any(a.per_tensor for a in args)
+        stage = max(a.stage for a in args)
+        return self._intern(Node(op, args, per_element=element, per_tensor=tensor, stage=stage))
+
     def make(self, op: str, *args: Node) -> Node:
         if all(a.op == "const" for a in args):
             return self.const(SCALAR[op](*(a.value for a in args)))
@@ -137,7 +177,7 @@ class _Graph:
         simpler = self._gathered(op, args) if any(a.per_element for a in args) else None
         if simpler is not None:
             return simpler
-        return self._intern(Node(op, args, per_element=any(a.per_element for a in args)))
+        return self._apply(op, args)
 
     def _gathered(self, op: str, args: tuple[Node, ...]) -> Node | None:
         """The same value as scalar times element, if it is a product."""
@@ -153,13 +193,10 @@ class _Graph:
             return None
         one = self.const(1.0)
         factor = self.make(op, c or one, d or one)
-        if a is not None and b is not None:
-            rest = self._intern(Node(op, (a, b), per_element=True))
-        else:
-            rest = a or b or one
+        rest = self._apply(op, (a, b)) if a is not None and b is not None else a or b or one
         if factor is one:
             return rest
-        return self._intern(Node("mul", (factor, rest), per_element=True))
+        return self._apply("mul", (factor, rest))
 
     @staticmethod
     def _factor(node: Node) -> tuple[Node | None, Node | None]:
@@ -175,6 +212,14 @@ class _Ops:
     """The functions of `steepest.rules._ops`, on symbols."""
 
     __name__ = "steepest.kernels.trace"
+
+    @staticmethod
+    def sum(x: Symbol) -> Symbol:
+        return Symbol(x.graph, x.graph.sum(x.node))
+
+    @staticmethod
+    def size(x: Symbol) -> Symbol:
+        return Symbol(x.graph, x.graph.size())
 
     def __getattr__(self, name: str) -> Callable[..., Symbol]:
         if name not in SCALAR:
@@ -192,7 +237,7 @@ def _node(graph: _Graph, x: Any) -> Node:
         return x.node
     if isinstance(x, (bool, int, float)):
         return graph.const(float(x))
-    raise InputError(
+    raise Untraceable(
         f"a rule combined a symbol with {x!r} ({type(x).__name__}); a rule that is to become a "
         "kernel may use its arguments, numbers, and the functions of steepest.rules"
     )
@@ -208,6 +253,16 @@ class Symbol:
     def __init__(self, graph: _Graph, node: Node) -> None:
         self.graph = graph
         self.node = node
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """A kernel does not see it."""
+        raise Untraceable("a rule asked for the shape of a tensor; a kernel sees its elements only")
+
+    @property
+    def ndim(self) -> int:
+        """A kernel does not see it."""
+        return len(self.shape)
 
     def _do(self, op: str, *others: Any, swap: bool = False) -> Symbol:
         nodes = [self.node, *(_node(self.graph, other) for other in others)]
@@ -268,7 +323,7 @@ class Symbol:
         return self._do("ne", x)
 
     def __bool__(self) -> bool:
-        raise InputError(
+        raise Untraceable(
             "a rule asked `if` about a value that is only known in the kernel; "
             "use where(condition, a, b), or make it an option of the rule"
         )
@@ -315,6 +370,21 @@ def specialise(
     )
 
 
+@dataclass(frozen=True)
+class Pass:
+    """A reduction over every tensor, and the numbers per tensor that follow from it.
+
+    Attributes:
+        stage: The stage of everything in here.
+        sums: What is summed up in this pass; empty if only numbers become known.
+        columns: The numbers per tensor that element graphs read, beside the sums.
+    """
+
+    stage: int
+    sums: tuple[Node, ...]
+    columns: tuple[Node, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Program:
     """A traced rule.
@@ -326,7 +396,11 @@ class Program:
         step: What is added to the parameter.
         new_slots: The new value of every active slot, by name; those that stay as they are
             are left out.
-        columns: The scalars that the element graph reads: a row of the scalar table.
+        columns: The scalars that the element graphs and the numbers per tensor are made of: a row
+            of the scalar table.
+        totals: What a tensor contributes to the sums over all tensors.
+        passes: The reduction passes, in order.
+        early: How many of them come before the totals.
     """
 
     fixed: Specialisation
@@ -335,6 +409,14 @@ class Program:
     step: Node
     new_slots: Mapping[str, Node]
     columns: tuple[Node, ...]
+    totals: tuple[Node, ...] = ()
+    passes: tuple[Pass, ...] = ()
+    early: int = 0
+
+    @property
+    def tensor_columns(self) -> tuple[Node, ...]:
+        """All numbers per tensor that are kept: a row of a table with a row per tensor."""
+        return tuple(node for one in self.passes for node in (*one.sums, *one.columns))
 
     @property
     def element_roots(self) -> tuple[Node, ...]:
@@ -379,32 +461,37 @@ def _traced(rule: Rule, fixed: Specialisation) -> Program:
     slots = [
         None
         if name not in fixed.slots
-        else symbol("scalar" if slot.per == "tensor" else "element", name)
+        else symbol("scalar" if slot.per in ("tensor", "all") else "element", name)
         for name, slot in rule.slots.items()
     ]
     numbers = {n: 0.0 if n in fixed.zeros else symbol("scalar", n) for n in rule.hyperparameters}
-    step, *new = rule(
-        symbol("element", "p"),
-        symbol("element", "g"),
-        *slots,
-        symbol("scalar", "t"),
-        **numbers,
-        **dict(fixed.options),
-    )
+    inputs = (symbol("element", "p"), symbol("element", "g"), *slots, symbol("scalar", "t"))
+    values: dict[str, Any] = {**numbers, **dict(fixed.options)}
+    totals = tuple(_node(graph, x) for x in rule.partial_sums(*inputs, **values))
+    if totals:
+        after = 1 + max(node.stage for node in totals)
+        sums = (graph.total(i, stage=after) for i in range(len(totals)))
+        values["totals"] = tuple(Symbol(graph, node) for node in sums)
+    step, *new = rule(*inputs, **values)
     elements = tuple(s for s in fixed.slots if rule.slots[s].per == "element")
-    tensors = tuple(s for s in fixed.slots if rule.slots[s].per == "tensor")
+    tensors = tuple(s for s in fixed.slots if rule.slots[s].per in ("tensor", "all"))
     outcome = dict(zip(rule.slots, new, strict=True))
     changed = {}
     for name in fixed.slots:
         node = _node(graph, outcome[name])
         if name in tensors and node.per_element:
-            raise InputError(
+            raise Untraceable(
                 f"rule {rule.name}: the slot {name} is one number per tensor, but its new value "
                 'depends on the element; declare it per="element"'
             )
+        if name in tensors and node.per_tensor:
+            raise Untraceable(
+                f"{rule.name}: the slot {name} is one number per tensor that follows from a sum "
+                "over the tensor, and kernels keep only what follows from the step"
+            )
         if name in tensors or node is not graph.leaf("element", name):
             changed[name] = node
-    return _program(fixed, elements, tensors, _node(graph, step), changed)
+    return _program(fixed, elements, tensors, _node(graph, step), changed, totals)
 
 
 def _program(
@@ -413,28 +500,68 @@ def _program(
     tensors: tuple[str, ...],
     step: Node,
     changed: Mapping[str, Node],
+    totals: tuple[Node, ...],
 ) -> Program:
     roots = (step, *(node for name, node in changed.items() if name in elements))
     columns: dict[Node, None] = {}
-    for node in ordered(roots):
-        inputs = node.args if node.per_element else ()
-        for arg in inputs:
-            if not arg.per_element and arg.op != "const":
-                columns[arg] = None
+    sums: dict[Node, None] = {}
+    own: dict[Node, None] = {}
     for root in roots:
-        if not root.per_element and root.op != "const":
-            columns[root] = None
-    return Program(fixed, elements, tensors, step, changed, tuple(columns))
+        _note(root, columns, own)
+    for node in ordered((*roots, *totals)):
+        for arg in () if node.per_row else node.args:
+            if node.per_element or node.op == "sum" or arg.per_row:
+                _note(arg, columns, own)
+        if node.op == "sum":
+            sums[node] = None
+    for total in totals:
+        if total.per_row:
+            _note(total, columns, own)
+    kept = [node for node in own if node not in sums]
+    last = max((node.stage for node in totals), default=0)
+    stages = {node.stage for node in (*sums, *kept)} | ({last} if totals else set())
+    passes = [
+        Pass(
+            stage,
+            tuple(node for node in sums if node.stage == stage),
+            tuple(node for node in kept if node.stage == stage),
+        )
+        for stage in sorted(stages)
+    ]
+    return Program(
+        fixed,
+        elements,
+        tensors,
+        step,
+        changed,
+        tuple(columns),
+        totals,
+        tuple(passes),
+        sum(one.stage <= last for one in passes),
+    )
 
 
-def ordered(roots: Iterable[Node]) -> Iterator[Node]:
-    """All nodes below the roots, each once, arguments before what uses them."""
+def _note(node: Node, columns: dict[Node, None], own: dict[Node, None]) -> None:
+    """Remember a number that has to be there before the elements are gone through."""
+    if node.per_tensor:
+        own[node] = None
+    elif not node.per_element and node.op != "const":
+        columns[node] = None
+
+
+def ordered(roots: Iterable[Node], *, known: Container[Node] = ()) -> Iterator[Node]:
+    """All nodes below the roots, each once, arguments before what uses them.
+
+    Args:
+        roots: Where to begin.
+        known: Nodes that are left out, and what only they need.
+    """
     seen: set[Node] = set()
     for root in roots:
         stack: list[tuple[Node, bool]] = [(root, False)]
         while stack:
             node, expanded = stack.pop()
-            if node in seen:
+            if node in seen or node in known:
                 continue
             if expanded:
                 seen.add(node)

@@ -26,7 +26,7 @@ class Plan:
         active: The slots in use, of vectors and of matrices.
         params: The group's parameters, with a gradient or without.
         grads: Their gradients.
-        blocks: Those that have one, put together.
+        blocks: Those that have one or have had one, put together.
         members: Which parameters each block has.
         lasting: Whether the blocks hold for the next step as well.
     """
@@ -75,7 +75,7 @@ class Plan:
         """Take over other gradients for the same parameters."""
         self.grads = grads
         for block, members in zip(self.blocks, self.members, strict=True):
-            block.grads = [g for i in members if (g := grads[i]) is not None]
+            block.grads = [grads[i] for i in members]
 
     def release(self) -> None:
         """Let go of the gradients; the blocks are then only good for an engine's `Prepared`."""

@@ -122,11 +122,13 @@ class Timing:
     repeats: int
 
 
-def bandwidth(*, elements: int = 32_000_000, repeats: int = 9) -> Bandwidth:
+def bandwidth(*, elements: int = 32_000_000, repeats: int = 9, device: str = "cpu") -> Bandwidth:
     """Measure copy and triad with torch's own operations."""
-    a, b, c = torch.zeros(elements), torch.ones(elements), torch.ones(elements)
+    a, b, c = (torch.ones(elements, device=device) for _ in range(3))
     times = _interleaved(
-        {"copy": lambda: a.copy_(b), "triad": lambda: torch.add(b, c, alpha=0.5, out=a)}, repeats
+        {"copy": lambda: a.copy_(b), "triad": lambda: torch.add(b, c, alpha=0.5, out=a)},
+        repeats,
+        device=device,
     )
     size = 4 * elements / 1e9
     return Bandwidth(
@@ -142,6 +144,7 @@ def measure_steps(
     repeats: int = 15,
     ways: Sequence[str] | None = None,
     compiled: bool = False,
+    device: str = "cpu",
 ) -> list[Timing]:
     """Time a step of a rule in all ways, one after the other in every round.
 
@@ -151,20 +154,23 @@ def measure_steps(
         repeats: How many rounds.
         ways: Only these, where the rule has them, beside ``kernel``; default: all.
         compiled: Also torch's for-loop under ``torch.compile`` (takes a minute to compile).
+        device: Where the parameters are.
 
     Raises:
         InputError: For an unknown way.
         UnsupportedError: If no kernel can be generated here.
     """
-    known = _ways(rule, compiled=compiled)
+    known = _ways(rule, compiled=compiled, device=device)
     for way in ways or ():
         if way not in WAYS:
             raise unknown_name("way to do a step", way, WAYS)
     chosen = [way for way in known if ways is None or way in ways or way == "kernel"]
-    grads = [torch.randn(shape) for shape in layout.shapes]
+    grads = [torch.randn(shape, device=device) for shape in layout.shapes]
     steps = {way: _prepared(known[way], grads) for way in chosen}
-    times = _interleaved(steps, repeats)
-    slots = len(rules.get(rule).active_slots(_values(rule)))
+    times = _interleaved(steps, repeats, device=device)
+    formula = rules.get(rule)
+    active = formula.active_slots(_values(rule), ndim=2)
+    slots = sum(formula.slots[name].per == "element" for name in active)
     moved = layout.ideal_bytes(slots) / 1e9
     return [
         Timing(
@@ -188,7 +194,7 @@ def _values(rule: str) -> dict[str, float]:
 _Make = Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]
 
 
-def _ways(rule: str, *, compiled: bool) -> dict[str, _Make]:
+def _ways(rule: str, *, compiled: bool, device: str) -> dict[str, _Make]:
     values = _values(rule)
     ways: dict[str, _Make] = {
         "kernel": lambda params: build(rule, params, engine="kernel", **values),
@@ -198,7 +204,7 @@ def _ways(rule: str, *, compiled: bool) -> dict[str, _Make]:
         theirs = getattr(torch.optim, _TORCH[rule])
         ways["torch for-loop"] = lambda params: theirs(params, foreach=False, **values)
         ways["torch foreach"] = lambda params: theirs(params, foreach=True, **values)
-        if rule in _FUSED:
+        if rule in _FUSED and (rule, device) != ("adagrad", "cuda"):
             ways["torch fused"] = lambda params: theirs(params, fused=True, **values)
         if compiled:
             ways["torch compiled"] = lambda params: _compiled(theirs(params, **values))
@@ -224,12 +230,20 @@ def _prepared(make: _Make, grads: Sequence[Tensor]) -> Callable[[], object]:
     return optimizer.step
 
 
-def _interleaved(work: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+def _interleaved(
+    work: dict[str, Callable[[], object]], repeats: int, *, device: str
+) -> dict[str, list[float]]:
     """Seconds per call: in every round, each for at least a millisecond."""
+
+    def wait() -> None:
+        if device.startswith("cuda"):
+            torch.cuda.synchronize(device)
+
     calls = {}
     for name, do in work.items():
         start = time.perf_counter()
         do()
+        wait()
         calls[name] = max(1, min(100, int(1e-3 / (time.perf_counter() - start))))
     times: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(repeats):
@@ -237,5 +251,6 @@ def _interleaved(work: dict[str, Callable[[], object]], repeats: int) -> dict[st
             start = time.perf_counter()
             for _ in range(calls[name]):
                 do()
+            wait()
             times[name].append((time.perf_counter() - start) / calls[name])
     return times

@@ -12,6 +12,7 @@ from steepest.errors import unknown_name
 from steepest.kernels import EngineName
 from steepest.optim import faces, layerwise, matrix, modern, schedulefree
 from steepest.optim._names import FLAGS, entries_of, face_of
+from steepest.optim._precision import PRECISION, plain
 from steepest.optim.averaging import Averaged
 from steepest.optim.facade import Facade
 from steepest.optim.routing import Routed
@@ -60,7 +61,9 @@ def build(name: str, params: Any, **values: Any) -> Facade:
         params: Parameters, named parameters or parameter groups.
         values: Hyperparameters and options as the rule calls them (``beta1=0.8``,
             ``decay="decoupled"``) or as torch does (``betas=(0.8, 0.99)``); torch's flags;
-            ``engine``; for matrix rules ``auxiliary``.
+            ``engine``; for matrix rules ``auxiliary``; and for parameters of 16 bits
+            ``slot_dtype=torch.float32``, ``rounding="stochastic"``, ``rounding_seed``, which are
+            entries of parameter groups too.
 
     Raises:
         InputError: For an unknown name or a value outside its domain.
@@ -78,6 +81,8 @@ def build(name: str, params: Any, **values: Any) -> Facade:
     signature = inspect.signature(cls).parameters
     known = {k: p.default for k, p in signature.items() if k not in _NOT_IN_GROUPS}
     known |= {k: FLAGS[k] for k in ("maximize", "capturable", "differentiable") if k not in known}
+    known |= {key: PRECISION[key] for key in PRECISION if key in values}
+    values = plain(values)
     apart = {key: values.pop(key) for key in _NOT_IN_GROUPS[1:] if key in values}
     if cls is faces.AdamW:
         known["decoupled_weight_decay"] = True

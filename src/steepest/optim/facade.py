@@ -20,6 +20,7 @@ from torch.optim.optimizer import Optimizer, _get_scalar_dtype
 
 from steepest.errors import UnsupportedError
 from steepest.kernels import Block, Engine, EngineName, Prepared, engines
+from steepest.optim import _precision
 from steepest.optim._checks import (
     check_gradients,
     check_group,
@@ -30,13 +31,13 @@ from steepest.optim._checks import (
 )
 from steepest.optim._names import FLAGS, Face, face_of
 from steepest.optim._plan import Plan, active_slots
+from steepest.optim._precision import slot_dtype
 from steepest.optim._state import State
 from steepest.rules import Rule, get
 
 __all__ = ["Facade"]
 
 _grad = attrgetter("grad")
-
 
 _OLDER = {
     "amsgrad": False,
@@ -98,6 +99,7 @@ class Facade(Optimizer):
     def _check_entries(self, entries: Mapping[str, Any]) -> None:
         """Raise `InputError` unless a parameter group may hold these entries."""
         check_group(self._face_for(entries), entries, owner=type(self).__name__)
+        _precision.check(entries, owner=type(self).__name__)
 
     @property
     def rule(self) -> Rule:
@@ -119,7 +121,7 @@ class Facade(Optimizer):
 
     def _keeps_step(self, group: Mapping[str, Any]) -> bool:
         """Whether the state of that group's parameters has the number of steps."""
-        return self.has_step
+        return self.has_step or group.get("rounding") == "stochastic"
 
     def _expected(self, group: Mapping[str, Any]) -> Collection[str]:
         """The entries without which a loaded group is not one of this optimizer."""
@@ -244,11 +246,12 @@ class Facade(Optimizer):
         params = group["params"]
         parts: dict[tuple[Any, ...], list[int]] = {}
         for i, (p, g) in enumerate(zip(params, grads, strict=True)):
-            if g is None:
-                continue
             active = rule.active_slots(values, ndim=p.ndim)
-            created = self._create(group, p, active, values=values)
-            key = (p.dtype, p.device, active, created and not has_step, g.layout)
+            if g is None and not self._rests(group, p, active):
+                continue
+            created = g is not None and self._create(group, p, active, values=values)
+            layout = torch.strided if g is None else g.layout
+            key = (p.dtype, p.device, active, created and not has_step, layout)
             parts.setdefault(key, []).append(i)
         blocks = []
         for (dtype, _, active, first, layout), members in parts.items():
@@ -258,7 +261,7 @@ class Facade(Optimizer):
                 Block(
                     rule=rule,
                     params=[params[i] for i in members],
-                    grads=[cast("Tensor", grads[i]) for i in members],
+                    grads=[grads[i] for i in members],
                     slots=tuple(
                         [state[name] for state in states] if name in active else None
                         for name in rule.slots
@@ -269,6 +272,7 @@ class Facade(Optimizer):
                     capturable=group.get("capturable", False),
                     differentiable=group.get("differentiable", False),
                     sparse="" if layout == torch.strided else self.sparse,
+                    noise=_precision.noise(self.param_groups, group, members, dtype),
                     states=states,
                 )
             )
@@ -283,6 +287,18 @@ class Facade(Optimizer):
             members=list(parts.values()),
             lasting=not any(first or layout != torch.strided for *_, first, layout in parts),
         )
+
+    def _rests(self, group: Mapping[str, Any], p: Tensor, active: Iterable[str]) -> bool:
+        """Whether a parameter without a gradient belongs to its block: it has had one before.
+
+        Where other parameters have a gradient each step (experts, layers that are left out by
+        chance), the same block then holds for all steps.
+        """
+        held = self.state.get(p)
+        if not held or group.get("differentiable") or self._face_for(group).rule.kind == "matrix":
+            return False
+        complete = all(held.get(name) is not None for name in active)
+        return complete and ("step" in held or not self._keeps_step(group))
 
     def _create(
         self, group: dict[str, Any], p: Tensor, active: Iterable[str], *, values: Mapping[str, Any]
@@ -305,14 +321,18 @@ class Facade(Optimizer):
             elif slot.per == "tensor":
                 state[name] = _filled(torch.zeros((), **number), init)
             elif init == "p":
-                state[name] = p.detach().clone(memory_format=torch.preserve_format)
+                state[name] = p.detach().to(slot_dtype(group, p), copy=True)
             elif slot.per == "element":
                 zeros = torch.zeros_like(
-                    p, memory_format=torch.preserve_format, requires_grad=False
+                    p,
+                    dtype=slot_dtype(group, p),
+                    memory_format=torch.preserve_format,
+                    requires_grad=False,
                 )
                 state[name] = _filled(zeros, init)
             else:
-                state[name] = _filled(p.new_zeros(slot.shape(tuple(p.shape))), init)
+                shape = slot.shape(tuple(p.shape))
+                state[name] = _filled(p.new_zeros(shape, dtype=slot_dtype(group, p)), init)
         return bool(missing)
 
     def _shared(self, name: str, init: Any, number: dict[str, Any]) -> Tensor:
@@ -327,15 +347,18 @@ class Facade(Optimizer):
         route: list[tuple[Engine, list[Block]]] = [(engine, []) for engine in self._engines]
         summed = [block for block in blocks if block.rule.has_totals]
         for together in [*([block] for block in blocks if not block.rule.has_totals), summed]:
+            reasons: list[str] = []
             for engine, accepted in route:  # sums over all parameters are one engine's business
                 reason = next((r for b in together if (r := engine.refuse(b)) is not None), None)
                 if reason is None:
                     accepted.extend(together)
                     break
                 self.refusals[reason] = engine.name
+                reasons.append(reason)
             else:
+                hint = "" if self.engine == "auto" else "; use engine='auto'"
                 raise UnsupportedError(
-                    f"engine='{self.engine}' cannot run this step: {reason}; use engine='auto'"
+                    f"engine='{self.engine}' cannot run this step: {'; '.join(reasons)}{hint}"
                 )
         return [(engine, accepted) for engine, accepted in route if accepted]
 
@@ -353,6 +376,7 @@ class Facade(Optimizer):
             listed = [params] if isinstance(params, Tensor) else params
             check_parameters(listed, owner=owner)
             self._check_entries({**self.defaults, **param_group})
+            param_group.update(_precision.plain(param_group))
         super().add_param_group(param_group)
 
     def state_dict(self) -> dict[str, Any]:
@@ -374,6 +398,7 @@ class Facade(Optimizer):
         """
         if not self._optimizer_load_state_dict_pre_hooks:  # which may make it fit
             check_shape(state_dict)
+            state_dict = _precision.kept(state_dict)
         super().load_state_dict(self._with_plain_numbers(state_dict))
 
     def _with_plain_numbers(self, state_dict: Mapping[str, Any]) -> dict[str, Any]:
@@ -398,6 +423,7 @@ class Facade(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         loading = "defaults" not in state  # else unpickling
+        _precision.release(state["state"])
         if loading:
             own = inspect.signature(type(self)).parameters
             for group in state["param_groups"]:
@@ -439,7 +465,10 @@ class Facade(Optimizer):
             if name in self._numbers and value is not None:
                 state[name] = torch.as_tensor(value).to(**self._number(group, p))
             elif isinstance(value, Tensor) and not own:
-                state[name] = value.clone()
+                other = value.dtype is not p.dtype  # a slot of another type keeps it
+                state[name] = value.to(
+                    device=p.device, dtype=value.dtype if other else slot_dtype(group, p), copy=True
+                )
 
     @cached_property
     def _numbers(self) -> frozenset[str]:

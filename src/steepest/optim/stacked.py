@@ -36,6 +36,8 @@ class Stacked:
         rule = block.rule
         if not rule.stackable:
             return f"{rule.name} is not run in stacks of matrices"
+        if block.noise is not None:
+            return "stochastic rounding needs a kernel: torch's operations round to nearest"
         if block.differentiable:
             return "autograd cannot look through the stacks (differentiable=True)"
         if block.capturable:
@@ -85,7 +87,7 @@ def _stacks(block: Block) -> list[tuple[Any, list[int]]]:
 def _run(block: Block, members: list[int], *, t: Any, grad_scale: Tensor | None) -> None:
     params = [block.params[i] for i in members]
     shape = matrix_shape(tuple(params[0].shape))
-    g = _stack([block.grads[i] for i in members], shape)
+    g = _stack([g for i in members if (g := block.grads[i]) is not None], shape)
     if grad_scale is not None:
         g = g / grad_scale.to(g.device, g.dtype)
     if block.maximize:

@@ -1,7 +1,8 @@
 """The language in which arms are written, from text to plain values; it knows no optimizer.
 
 arm      = head [ "(" [ argument { "," argument } ] ")" ] [ "+" schedule ]
-head     = rule name | package.module ":" Class | path/to/file.py ":" Class
+head     = rule | package.module ":" Class | path/to/file.py ":" Class
+rule     = name | modifier "(" rule ")"
 argument = name "=" value
 value    = number | true | false | none | word | 'text' | ( value, … ) | range | choice
 range    = number ".." number
@@ -56,7 +57,10 @@ class ArmText:
     schedule: str | None
 
 
-_HEAD = re.compile(r"\s*((?:[^()+{}=,]*?\.py|[A-Za-z_][\w.]*):[A-Za-z_][\w.]*|[A-Za-z_]\w*)\s*")
+_HEAD = re.compile(
+    r"\s*((?:[^()+{}=,]*?\.py|[A-Za-z_][\w.]*):[A-Za-z_][\w.]*"
+    r"|(?:[A-Za-z_]\w*\()+[A-Za-z_]\w*\)+(?=\s*\()|[A-Za-z_]\w*)\s*"
+)
 _TOKEN = re.compile(
     r"\s*(?:"
     r"(?P<number>[+-]?(?:\d[\d_]*(?:\.(?!\.)\d*)?|\.\d+)(?:[eE][+-]?\d+)?(?![\w])|[+-]?inf\b)"

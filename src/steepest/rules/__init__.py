@@ -5,6 +5,7 @@ populations) is derived from it. See `rule` for how to add one.
 """
 
 from steepest.rules._domains import DOMAINS, Domain
+from steepest.rules._memory import memory_formula, state_bytes
 from steepest.rules._modifier import Modifier
 from steepest.rules._routing import Assignment, assign, why_not_matrix
 from steepest.rules._rule import Rule, get, names, rule
@@ -60,6 +61,7 @@ __all__ = [
     "lars",
     "lion",
     "matrix_shape",
+    "memory_formula",
     "muon",
     "nadam",
     "names",
@@ -74,5 +76,6 @@ __all__ = [
     "shampoo",
     "signum",
     "soap",
+    "state_bytes",
     "why_not_matrix",
 ]

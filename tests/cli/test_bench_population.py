@@ -1,0 +1,60 @@
+"""What ``steepest bench population`` prints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from steepest.racing import bench
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "_BLOCK", 0.0)
+
+
+@pytest.mark.slow
+def test_every_way_is_measured_beside_the_plain_loop(steepest: Callable[..., Any]) -> None:
+    threads = torch.get_num_threads()
+    words = ["bench", "population", "mnist-logreg", "--members", 3, "--rounds", 1, "--json"]
+    code, out, _ = steepest(*words, "--threads", threads)
+    rows = json.loads(out)
+    assert code == 0
+    assert [(row["way"], row["members"]) for row in rows] == [
+        ("plain loop", 1),
+        ("solo", 1),
+        ("2 processes", 2),
+        ("population", 3),
+    ]
+    forward = 2 * 32 * 784 * 10  # one product forward, one for the weights' gradient
+    for row in rows:
+        assert row["flops"] * row["step"] == pytest.approx(2 * forward)
+        assert row["memory"] > 0
+        assert row["share"] > 0
+    assert rows[0]["speedup"] == 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["resnet", "transformer"])
+def test_the_two_other_models_train_in_a_population(
+    steepest: Callable[..., Any], model: str
+) -> None:
+    words = ["bench", "population", model, "--members", 2, "--rounds", 1, "--processes", 0]
+    code, out, _ = steepest(*words)
+    assert code == 0
+    assert [line.split()[1] for line in out.splitlines() if line.strip().startswith(model)] == [
+        "plain",
+        "solo",
+        "population",
+    ]
+    assert "nan" not in out
+
+
+def test_an_unknown_model_is_refused(steepest: Callable[..., Any]) -> None:
+    code, _, err = steepest("bench", "population", "mlp")
+    assert code == 2
+    assert "unknown model 'mlp'" in err
