@@ -123,17 +123,18 @@ def _table(layout: steps.Layout, rows: list[steps.Timing], memory: steps.Bandwid
     table = Table(
         title=f"{layout.name}: {len(layout.shapes)} tensors, {layout.elements:,} elements",
         box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
     for head in ("rule", "way"):
         table.add_column(head, no_wrap=True)
     for head in ("ms", "GB/s", "of triad", "× kernel"):
-        table.add_column(head, justify="right")
+        table.add_column(head, justify="right", no_wrap=True)
     for row in rows:
         rate = row.gigabytes_per_second
         table.add_row(
             row.rule,
             row.way,
-            f"{row.milliseconds:,.4f}",
+            f"{row.milliseconds:,.{2 if row.milliseconds > 1 else 4}f}",
             f"{rate:,.1f}",
             f"{rate / memory.triad:.0%}",
             f"{row.ratio:.2f}",
