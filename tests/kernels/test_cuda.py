@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from steepest import optim, rules
+from steepest.errors import UnsupportedError
 from steepest.kernels import cuda, device, native
 from steepest.kernels.trace import specialise, trace
 
@@ -66,6 +67,31 @@ def test_every_rule_equals_the_formula_in_float64(name):
             optimizer.step()
     for p, q in zip(*models, strict=True):
         torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "name", ["lamb", "lars", "clip_norm(adam)", "cautious(adamw)", "clip_norm(cautious(lion))"]
+)
+@pytest.mark.parametrize("there", [False, True], ids=["host", "device"])
+def test_rules_that_look_at_their_tensor_equal_the_formula_in_float64(name, there, request):
+    """The second tensor has two rows of elements, so that sums are added up over rows."""
+    if there:
+        request.getfixturevalue("_on_device")
+    models, pair_ = pair(name, torch.float64, **values_of(name))
+    for step in range(5):
+        give_gradients(step, *models)
+        for optimizer in pair_:
+            optimizer.step()
+    for p, q in zip(*models, strict=True):
+        exact = 1e-7 if there else 1e-12
+        torch.testing.assert_close(p, q, rtol=exact, atol=exact)
+
+
+def test_sums_over_all_parameters_are_refused_with_a_reason():
+    models, (ours, _) = pair("clip_global_norm(sgd)")
+    give_gradients(0, *models)
+    with pytest.raises(UnsupportedError, match="sums over all parameters"):
+        ours.step()
 
 
 @pytest.mark.parametrize("name", ["adam", "rmsprop", "rprop", "radam"])

@@ -43,6 +43,9 @@ import triton.language as tl
 
 """
 
+# as tl.sum has it, which is not interpreted unless TRITON_INTERPRET was set before the first import
+_ADD = ("", "@triton.jit", "def add(a, b):", "    return a + b", "")
+
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "lt": "<", "le": "<=", "gt": ">"}
 _INFIX |= {"ge": ">=", "eq": "==", "ne": "!="}
 
@@ -55,12 +58,14 @@ class Kernel:
         program: What they compute.
         elements: Does the rows.
         scalars: Runs the scalar program on the device.
+        passes: Pairs of functions to call before ``elements``: sums of rows, numbers of tensors.
         source: Their text.
     """
 
     program: Program
     elements: Any
     scalars: Any
+    passes: tuple[tuple[Any, Any], ...]
     source: str
 
 
@@ -87,7 +92,7 @@ def _statements(
     roots: Sequence[Node], names: dict[Node, str], real: str, *, elements: bool
 ) -> Iterator[str]:
     """What the roots need, one line per node; fills in the nodes' names."""
-    for count, node in enumerate(ordered(roots)):
+    for count, node in enumerate(ordered(roots, known=frozenset(names))):
         if node in names or (elements and not node.per_element and node.op != "const"):
             continue
         if node.op == "const":
@@ -108,45 +113,131 @@ def _literal(value: float) -> str:
     return repr(value) if abs(value) < float("inf") else f'float("{value}")'
 
 
-def _element_kernel(program: Program, real: str, kind: str, slot_kind: str) -> Iterator[str]:
-    slots = program.element_slots
-    yield "@triton.jit"
-    yield "def elements(rows, params, grads, slots, scalar_row, scalars, n,"
-    yield "             COLUMNS: tl.constexpr, ALIGN: tl.constexpr, BLOCK: tl.constexpr):"
-    yield "    row = tl.program_id(0).to(tl.int64)"
-    yield "    tensor = tl.load(rows + 3 * row)"
-    yield "    offset = tl.load(rows + 3 * row + 1)"
-    yield "    length = tl.load(rows + 3 * row + 2)"
-    yield "    address = tl.load(grads + tensor)"
-    yield "    line = scalars + tl.load(scalar_row + tensor) * COLUMNS"
-    yield "    wide_factor = tl.load(line)"
-    yield "    if (address != 0) & (wide_factor != 0):"  # 0: found_inf
-    yield f"        factor = wide_factor.to(tl.{real})"
-    for i in range(len(program.columns)):
-        yield f"        c{i} = tl.load(line + {i + 1}).to(tl.{real})"
-    yield "        at = offset + tl.arange(0, BLOCK)"
-    yield "        inside = tl.arange(0, BLOCK) < length"
+def _loads(
+    program: Program, real: str, kind: str, slot_kind: str, *, stage: int
+) -> tuple[list[str], dict[Node, str]]:
+    """What every kernel over elements begins with, and the names of what is there then.
+
+    Args:
+        program: The traced rule.
+        real: The type to compute with.
+        kind: The parameters' type.
+        slot_kind: The slots' type.
+        stage: How many passes have been done before.
+    """
+    head = [
+        "    row = tl.program_id(0).to(tl.int64)",
+        "    tensor = tl.load(rows + 3 * row)",
+        "    offset = tl.load(rows + 3 * row + 1)",
+        "    length = tl.load(rows + 3 * row + 2)",
+        "    address = tl.load(grads + tensor)",
+        "    line = scalars + tl.load(scalar_row + tensor) * COLUMNS",
+        "    wide_factor = tl.load(line)",
+        "    if (address != 0) & (wide_factor != 0):",  # 0: found_inf
+        f"        factor = wide_factor.to(tl.{real})",
+    ]
+    names: dict[Node, str] = {}
+    for i, node in enumerate(program.columns):
+        names[node] = f"c{i}"
+        head.append(f"        c{i} = tl.load(line + {i + 1}).to(tl.{real})")
+    for i, node in enumerate(program.tensor_columns):
+        if node.stage <= stage:
+            names[node] = f"w{i}"
+            head.append(f"        w{i} = tl.load(own + tensor * WIDTH + {i}).to(tl.{real})")
+    head.append("        at = offset + tl.arange(0, BLOCK)")
+    head.append("        inside = tl.arange(0, BLOCK) < length")
     pointers = {"p": ("tl.load(params + tensor)", kind), "g": ("address", kind)}
-    for i, slot in enumerate(slots):
+    for i, slot in enumerate(program.element_slots):
         pointers[f"s_{slot}"] = (f"tl.load(slots + {i} * n + tensor)", slot_kind)
     for name, (where, what) in pointers.items():
-        yield f"        {name} = tl.multiple_of(({where}).to(tl.pointer_type(tl.{what})), ALIGN)"
-    yield f"        x_p = tl.load(p + at, mask=inside, other=0.0).to(tl.{real})"
-    yield f"        x_g = factor * tl.load(g + at, mask=inside, other=0.0).to(tl.{real})"
-    for slot in slots:
-        yield f"        x_{slot} = tl.load(s_{slot} + at, mask=inside, other=0.0).to(tl.{real})"
-    names = {node: f"c{i}" for i, node in enumerate(program.columns)}
-    for node in ordered(program.element_roots):
-        if node.op == "element":
-            names[node] = f"x_{node.name}"
+        pointer = f"({where}).to(tl.pointer_type(tl.{what}))"
+        head.append(f"        {name} = tl.multiple_of({pointer}, ALIGN)")
+    head.append(f"        x_p = tl.load(p + at, mask=inside, other=0.0).to(tl.{real})")
+    head.append(f"        x_g = factor * tl.load(g + at, mask=inside, other=0.0).to(tl.{real})")
+    for slot in program.element_slots:
+        loaded = f"tl.load(s_{slot} + at, mask=inside, other=0.0)"
+        head.append(f"        x_{slot} = {loaded}.to(tl.{real})")
+    return head, names
+
+
+def _with_inputs(names: dict[Node, str], roots: Sequence[Node]) -> dict[Node, str]:
+    inputs = (n for n in ordered(roots, known=frozenset(names)) if n.op == "element")
+    return {**names, **{node: f"x_{node.name}" for node in inputs}}
+
+
+def _element_kernel(program: Program, real: str, kind: str, slot_kind: str) -> Iterator[str]:
+    yield "@triton.jit"
+    yield "def elements(rows, params, grads, slots, scalar_row, scalars, own, n,"
+    yield "             COLUMNS: tl.constexpr, WIDTH: tl.constexpr, ALIGN: tl.constexpr,"
+    yield "             BLOCK: tl.constexpr):"
+    head, names = _loads(program, real, kind, slot_kind, stage=sys.maxsize)
+    yield from head
+    names = _with_inputs(names, program.element_roots)
     for line in _statements(program.element_roots, names, real, elements=True):
         yield f"        {line}"
     yield f"        tl.store(p + at, (x_p + {names[program.step]}).to(tl.{kind}), mask=inside)"
-    for slot in slots:
+    for slot in program.element_slots:
         if slot in program.new_slots:
             new = names[program.new_slots[slot]]
             full = f"{new} + tl.full((BLOCK,), 0.0, tl.{real})"  # it may be one number for all
             yield f"        tl.store(s_{slot} + at, ({full}).to(tl.{slot_kind}), mask=inside)"
+
+
+def _reduction_kernels(
+    program: Program, index: int, real: str, kind: str, slot_kind: str
+) -> Iterator[str]:
+    """Sums of every row; then, a program per tensor, the rows' sums and what follows from them."""
+    one = program.passes[index]
+    width = len(one.sums)
+    yield "@triton.jit"
+    yield f"def reduce_{index}(rows, params, grads, slots, scalar_row, scalars, own, partial, n,"
+    yield "             COLUMNS: tl.constexpr, WIDTH: tl.constexpr, ALIGN: tl.constexpr,"
+    yield "             BLOCK: tl.constexpr):"
+    head, names = _loads(program, real, kind, slot_kind, stage=one.stage - 1)
+    yield from head
+    summed = [node.args[0] for node in one.sums]
+    names = _with_inputs(names, summed)
+    for line in _statements(summed, names, real, elements=True):
+        yield f"        {line}"
+    for i, node in enumerate(summed):
+        wide = f"tl.where(inside, {names[node]}, 0.0).to(tl.float64)"
+        yield f"        tl.store(partial + row * {width} + {i}, tl.reduce({wide}, 0, add))"
+    yield ""
+    yield ""
+    yield "@triton.jit"
+    yield f"def numbers_{index}(first_row, sizes, scalar_row, scalars, own, partial,"
+    yield "             COLUMNS: tl.constexpr, WIDTH: tl.constexpr, SPAN: tl.constexpr):"
+    yield "    tensor = tl.program_id(0).to(tl.int64)"
+    yield "    line = scalars + tl.load(scalar_row + tensor) * COLUMNS"
+    yield "    size = tl.load(sizes + tensor).to(tl.float64)"
+    yield "    first = tl.load(first_row + tensor)"
+    yield "    end = tl.load(first_row + tensor + 1)"
+    for i in range(width):
+        yield f"    sum_{i} = tl.full((SPAN,), 0.0, tl.float64)"
+    yield "    for start in range(first, end, SPAN):"
+    yield "        at = start + tl.arange(0, SPAN)"
+    for i in range(width):
+        loaded = f"tl.load(partial + at * {width} + {i}, mask=at < end, other=0.0)"
+        yield f"        sum_{i} += {loaded}"
+    own = {node: i for i, node in enumerate(program.tensor_columns)}
+    names = {}
+    for i, node in enumerate(program.columns):
+        names[node] = f"c{i}"
+        yield f"    c{i} = tl.load(line + {i + 1})"
+    for node, i in own.items():
+        if node.stage < one.stage:
+            names[node] = f"w{i}"
+            yield f"    w{i} = tl.load(own + tensor * WIDTH + {i})"
+    for i, node in enumerate(one.sums):
+        names[node] = f"a{i}"
+        yield f"    a{i} = tl.reduce(sum_{i}, 0, add)"
+    for node in ordered(one.columns, known=frozenset(names)):
+        if node.op == "size":
+            names[node] = "size"
+    for line in _statements(one.columns, names, "float64", elements=False):
+        yield f"    {line}"
+    for node in (*one.sums, *one.columns):
+        yield f"    tl.store(own + tensor * WIDTH + {own[node]}, ({names[node]}).to(tl.float64))"
 
 
 def _scalar_kernel(program: Program) -> Iterator[str]:
@@ -199,6 +290,10 @@ def source(program: Program, dtype: torch.dtype, slot_dtype: torch.dtype) -> str
     real = "float64" if dtype is torch.float64 else "float32"
     elements = _element_kernel(program, real, DTYPES[dtype], DTYPES[slot_dtype])
     lines = [f"# {program.fixed}", *elements, "", "", *_scalar_kernel(program), ""]
+    lines += _ADD if program.passes else ()
+    for index in range(len(program.passes)):
+        kinds = (real, DTYPES[dtype], DTYPES[slot_dtype])
+        lines += ["", *_reduction_kernels(program, index, *kinds), ""]
     return _HEAD + "\n".join(lines)
 
 
@@ -219,7 +314,11 @@ def build(program: Program, dtype: torch.dtype, slot_dtype: torch.dtype) -> Kern
             )
         text = source(program, dtype, slot_dtype)
         module = _imported(text)
-        _BUILT[key] = Kernel(program, module.elements, module.scalars, text)
+        passes = tuple(
+            (getattr(module, f"reduce_{i}"), getattr(module, f"numbers_{i}"))
+            for i in range(len(program.passes))
+        )
+        _BUILT[key] = Kernel(program, module.elements, module.scalars, passes, text)
     return _BUILT[key]
 
 

@@ -22,6 +22,7 @@ from steepest.kernels.trace import Program
 __all__ = ["DeviceLaunch", "counts_on_device"]
 
 _WARPS = 4
+_SPAN = 256  # rows whose sums one program adds up at a time
 
 
 def counts_on_device(block: Block) -> bool:
@@ -81,6 +82,15 @@ class DeviceLaunch(Launch):
         self._count = len(rows)
         self._rows_there = self._moved(rows.reshape(-1))
         self._params_there, self._slots_there = self._moved(params), self._moved(slots)
+        program = self.program
+        self._width = max(1, len(program.tensor_columns))
+        self._first_row = self._moved(np.searchsorted(tensor, np.arange(n + 1)))
+        self._sizes = self._moved(sizes)
+        widest = max((len(one.sums) for one in program.passes), default=0)
+        room = (n * self._width, max(1, len(rows) * widest))
+        self._own, self._partial = (
+            torch.zeros(size, dtype=torch.float64, device=self.device) for size in room
+        )
         self._aligned = bool(((params % 16) == 0).all() and ((slots % 16) == 0).all())
         self._table = cpu.Table(
             n=n,
@@ -166,20 +176,17 @@ class DeviceLaunch(Launch):
         aligned = (
             self._aligned and not (self._arrays["grads"][self._arrays["grads"] > 1] % 16).any()
         )
+        tables = (self._rows_there, self._params_there, grads, self._slots_there)
+        numbers = (scalar_row, scalars, self._own)
+        sizes = {"COLUMNS": self._columns, "WIDTH": self._width}
+        shape = {"ALIGN": 16 if aligned else 1, "BLOCK": cuda.BLOCK, "num_warps": _WARPS}
         with self._context():
-            self.kernel.elements[(self._count,)](
-                self._rows_there,
-                self._params_there,
-                grads,
-                self._slots_there,
-                scalar_row,
-                scalars,
-                self.n,
-                COLUMNS=self._columns,
-                ALIGN=16 if aligned else 1,
-                BLOCK=cuda.BLOCK,
-                num_warps=_WARPS,
-            )
+            for reduce, follow in self.kernel.passes:
+                reduce[(self._count,)](*tables, *numbers, self._partial, self.n, **sizes, **shape)
+                follow[(self.n,)](
+                    self._first_row, self._sizes, *numbers, self._partial, **sizes, SPAN=_SPAN
+                )
+            self.kernel.elements[(self._count,)](*tables, *numbers, self.n, **sizes, **shape)
 
     def _context(self) -> contextlib.AbstractContextManager[Any]:
         cuda_device = self.device.type == "cuda"

@@ -335,8 +335,8 @@ def _unfit(block: Block, *, triton: bool) -> str | None:
         return f"{rule.name} is a rule for matrices: their products are torch's business"
     if any(slot.per not in ("element", "tensor", "all") for slot in rule.slots.values()):
         return f"{rule.name} keeps sums of rows and columns; kernels sum over whole tensors"
-    if rule.kind == "norms" and _takes_triton(block, triton):
-        return f"{rule.name} looks at whole tensors; for these there are kernels on the CPU only"
+    if rule.has_totals and _takes_triton(block, triton):
+        return f"{rule.name} sums over all parameters; for that there are kernels on the CPU only"
     if block.noise is not None and _takes_triton(block, triton):
         return "stochastic rounding is for parameters on the CPU"
     if block.noise is not None and block.params[0].dtype is not torch.bfloat16:
