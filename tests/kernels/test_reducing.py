@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from steepest import optim, rules
-from steepest.kernels.trace import Untraceable, ordered, specialise, trace
+from steepest.kernels.symbols import Untraceable, ordered
+from steepest.kernels.trace import specialise, trace
 
 RULES = [
     "lamb",

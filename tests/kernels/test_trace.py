@@ -10,7 +10,8 @@ import pytest
 from steepest import rules
 from steepest.errors import InputError
 from steepest.kernels.scalars import scalar_function
-from steepest.kernels.trace import SCALAR, Node, ordered, specialise, trace
+from steepest.kernels.symbols import SCALAR, Node, ordered
+from steepest.kernels.trace import specialise, trace
 from steepest.rules._ops import maximum, sign, sqrt, where
 
 ELEMENTWISE = [name for name in rules.names() if rules.get(name).kind == "elementwise"]

@@ -22,7 +22,8 @@ from dataclasses import dataclass
 import torch
 
 from steepest.kernels import compiler
-from steepest.kernels.trace import COMPARISONS, Node, Program, ordered
+from steepest.kernels.symbols import COMPARISONS, Node, ordered
+from steepest.kernels.trace import Program
 
 __all__ = ["DTYPES", "Kernel", "Table", "build", "source"]
 

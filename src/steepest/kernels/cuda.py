@@ -21,7 +21,8 @@ from typing import Any
 import torch
 
 from steepest.kernels import cache
-from steepest.kernels.trace import COMPARISONS, Node, Program, ordered
+from steepest.kernels.symbols import COMPARISONS, Node, ordered
+from steepest.kernels.trace import Program
 from steepest.kernels.unavailable import KernelUnavailable
 
 __all__ = ["BLOCK", "DTYPES", "Kernel", "build", "source"]

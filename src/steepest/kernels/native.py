@@ -16,8 +16,9 @@ from steepest.errors import UnsupportedError
 from steepest.kernels import Block, cpu, cuda, shards, walk
 from steepest.kernels.device import DeviceLaunch, counts_on_device
 from steepest.kernels.reducing import ReducingLaunch
+from steepest.kernels.symbols import Untraceable
 from steepest.kernels.table import Launch, alike, same_layout
-from steepest.kernels.trace import Specialisation, Untraceable, specialise, trace
+from steepest.kernels.trace import Specialisation, specialise, trace
 from steepest.kernels.unavailable import KernelUnavailable
 
 __all__ = ["KERNEL", "ONLY_KERNEL", "Kernels", "Work"]

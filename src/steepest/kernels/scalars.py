@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
-from steepest.kernels.trace import SCALAR, Node, Program, ordered
+from steepest.kernels.symbols import SCALAR, Node, ordered
+from steepest.kernels.trace import Program
 
 __all__ = ["scalar_function"]
 

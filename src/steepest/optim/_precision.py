@@ -18,7 +18,7 @@ from torch import Tensor
 
 from steepest.errors import InputError
 
-__all__ = ["PRECISION", "check", "kept", "noise", "plain", "release", "slot_dtype"]
+__all__ = ["PRECISION", "check", "kept", "noise", "own", "plain", "release", "slot_dtype"]
 
 PRECISION: dict[str, Any] = {"slot_dtype": None, "rounding": "nearest", "rounding_seed": 0}
 """Entries that a parameter group may have, and what they mean when they are absent.
@@ -68,6 +68,12 @@ def slot_dtype(group: Mapping[str, Any], p: Tensor) -> torch.dtype:
     """What the slots of a parameter are stored as."""
     half = p.dtype in (torch.bfloat16, torch.float16)
     return torch.float32 if half and group.get("slot_dtype") else p.dtype
+
+
+def own(group: Mapping[str, Any], p: Tensor, slot: Tensor) -> Tensor:
+    """A copy of a loaded slot, as the group has it; one of another type than p keeps its own."""
+    same = slot.dtype is p.dtype
+    return slot.to(device=p.device, dtype=slot_dtype(group, p) if same else slot.dtype, copy=True)
 
 
 def noise(

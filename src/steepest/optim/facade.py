@@ -31,7 +31,6 @@ from steepest.optim._checks import (
 )
 from steepest.optim._names import FLAGS, Face, face_of
 from steepest.optim._plan import Plan, active_slots
-from steepest.optim._precision import slot_dtype
 from steepest.optim._state import State
 from steepest.rules import Rule, get
 
@@ -314,25 +313,22 @@ class Facade(Optimizer):
         if needs_step:
             state["step"] = torch.zeros((), **number)
         for name in missing:
-            slot = self._face_for(group).rule.slots[name]
+            slot, dtype = self._face_for(group).rule.slots[name], _precision.slot_dtype(group, p)
             init = values.get(slot.init, slot.init) if isinstance(slot.init, str) else slot.init
             if slot.per == "all":
                 state[name] = self._shared(name, init, number)
             elif slot.per == "tensor":
                 state[name] = _filled(torch.zeros((), **number), init)
             elif init == "p":
-                state[name] = p.detach().to(slot_dtype(group, p), copy=True)
+                state[name] = p.detach().to(dtype, copy=True)
             elif slot.per == "element":
                 zeros = torch.zeros_like(
-                    p,
-                    dtype=slot_dtype(group, p),
-                    memory_format=torch.preserve_format,
-                    requires_grad=False,
+                    p, dtype=dtype, memory_format=torch.preserve_format, requires_grad=False
                 )
                 state[name] = _filled(zeros, init)
             else:
                 shape = slot.shape(tuple(p.shape))
-                state[name] = _filled(p.new_zeros(shape, dtype=slot_dtype(group, p)), init)
+                state[name] = _filled(p.new_zeros(shape, dtype=dtype), init)
         return bool(missing)
 
     def _shared(self, name: str, init: Any, number: dict[str, Any]) -> Tensor:
@@ -465,10 +461,7 @@ class Facade(Optimizer):
             if name in self._numbers and value is not None:
                 state[name] = torch.as_tensor(value).to(**self._number(group, p))
             elif isinstance(value, Tensor) and not own:
-                other = value.dtype is not p.dtype  # a slot of another type keeps it
-                state[name] = value.to(
-                    device=p.device, dtype=value.dtype if other else slot_dtype(group, p), copy=True
-                )
+                state[name] = _precision.own(group, p, value)
 
     @cached_property
     def _numbers(self) -> frozenset[str]:
