@@ -59,8 +59,10 @@ def test_report_and_resume_show_a_finished_race(
     out = tmp_path / "race"
     assert steepest("race", f"{task_file}:task", *ARMS, *SHORT, "--out", out, "-q").code == 0
     page = tmp_path / "elsewhere.html"
-    assert steepest("report", out, "--out", page).code == 0
+    picture = tmp_path / "picture.svg"
+    assert steepest("report", out, "--out", page, "--picture", picture).code == 0
     assert page.exists()
+    assert picture.read_text(encoding="utf-8").lstrip().startswith("<svg")
     assert steepest("resume", out).code == 0
 
 

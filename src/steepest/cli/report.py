@@ -9,6 +9,7 @@ import typer
 
 from steepest import api
 from steepest.cli.show import show
+from steepest.reporting import write_summary_svg
 
 __all__ = ["report"]
 
@@ -18,6 +19,9 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="The HTML file. Default: report.html in the folder.")
     ] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Also write a small SVG picture of the race, for a README.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Show a race's verdict and write its report; nothing is trained.
@@ -26,4 +30,7 @@ def report(
 
     Example: steepest report runs/mnist-adadelta-adam --out verdict.html
     """
-    show(api.load(folder), as_json=as_json, report=out)
+    result = api.load(folder)
+    if picture is not None:
+        write_summary_svg(result, picture)
+    show(result, as_json=as_json, report=out)

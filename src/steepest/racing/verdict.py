@@ -165,10 +165,17 @@ def judge(
         pairs=len(pairs),
         unit=unit_of(metric, every),
     )
+    single_seed = tuple(
+        _single_seed(a, b, present, seeds, higher_is_better=higher_is_better)
+        for a, b in itertools.combinations(present if seeds else (), 2)
+    )
     sentences = [
         *(f"This comparison is not fair: {problem}" for problem in problems),
         *_progress(samples),
-        *(words.pair(pair) for pair in sorted(pairs, key=lambda p: p.decision == "undecided")),
+        *(
+            words.pair(pair) + words.one_seed(single_seed)
+            for pair in sorted(pairs, key=lambda p: p.decision == "undecided")
+        ),
         *words.lone(present, seeds),
         *_lost(samples, absent),
     ]
@@ -178,10 +185,7 @@ def judge(
         level=level,
         seeds=tuple(seeds),
         pairs=tuple(pairs),
-        single_seed=tuple(
-            _single_seed(a, b, present, seeds, higher_is_better=higher_is_better)
-            for a, b in itertools.combinations(present if seeds else (), 2)
-        ),
+        single_seed=single_seed,
         problems=tuple(problems),
         sentences=tuple(sentences),
     )
@@ -336,6 +340,17 @@ class _Words:
         if enough:
             return f"{found} If the difference is what it seems, {enough}."
         return f"{found} No reasonable number of seeds would decide."
+
+    def one_seed(self, pairs: Sequence[SingleSeed]) -> str:
+        """What a write-up with one run of each arm would have claimed, where there are two arms."""
+        if len(pairs) != 1 or not (pairs[0].a_ahead and pairs[0].b_ahead):
+            return ""
+        (one,) = pairs
+        ties = f" and neither on {one.ties}" if one.ties else ""
+        return (
+            f" A comparison on one seed would have named {one.a} on "
+            f"{amount(one.a_ahead, 'seed')}, {one.b} on {one.b_ahead}{ties}."
+        )
 
     def lone(self, values: Mapping[str, Mapping[int, float]], seeds: Sequence[int]) -> list[str]:
         """What is said where there is nothing to compare with."""
