@@ -52,6 +52,8 @@ docs: $(VENV)/.installed-dev ## the documentation, into site/
 
 bench: $(VENV)/.installed-dev ## ratios against plain torch loops, measured side by side
 	$(BIN)/python benchmarks/solo_overhead.py
+	$(BIN)/steepest bench step
+	$(BIN)/steepest bench population mnist-mlp
 
 clean: ## remove what make made, but no race
 	rm -rf $(VENV) site dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
