@@ -250,25 +250,30 @@ def test_processes_give_the_bits_of_solo_and_a_killed_one_costs_one_retry(
     more: dict[str, Any] = {"task_spec": task_file, "steps": 60, "epochs": None}
     race(tmp_path / "solo", task, "solo", **more)
 
+    crew: list[apart.Worker] = []
+    asked: dict[int, apart.Worker] = {}  # the worker that each of our threads talks to
+    hire, ask = apart.Worker.__init__, apart.Worker.ask
+
+    def hire_seen(self: apart.Worker, *args: Any, **kwargs: Any) -> None:
+        hire(self, *args, **kwargs)
+        crew.append(self)
+
+    def ask_seen(self: apart.Worker, *args: Any) -> Any:
+        asked[threading.get_ident()] = self
+        return ask(self, *args)
+
     class Murderer(Silent):
         victims = 1
 
         def advanced(self, run_id: str, step: int, total: int, loss: float) -> None:
-            if run_id == "a1-s0" and step > 20 and self.victims:
+            if run_id == "a1-s0" and 20 < step < total and self.victims:
                 self.victims -= 1
-                for worker in crew[:1]:
-                    worker.process.kill()
-
-    crew: list[apart.Worker] = []
-    hire = apart.Worker.__init__
-
-    def spy(self: apart.Worker, *args: Any, **kwargs: Any) -> None:
-        hire(self, *args, **kwargs)
-        crew.append(self)
+                asked[threading.get_ident()].process.kill()
 
     before = threading.active_count()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(apart.Worker, "__init__", spy)
+        patch.setattr(apart.Worker, "__init__", hire_seen)
+        patch.setattr(apart.Worker, "ask", ask_seen)
         found = race(tmp_path / "apart", task, "processes", observer=Murderer(), **more)
     assert digest(tmp_path / "apart") == digest(tmp_path / "solo")
     assert kinds(found).count("worker_lost") == 1
