@@ -177,3 +177,11 @@ def test_what_one_seed_would_have_claimed_is_said_where_there_are_two_arms() -> 
     )
     three = decide(runs("a", values), runs("b", other), runs("c", values)).text
     assert "on one seed would" not in three
+
+
+def test_numbers_stand_in_the_order_in_which_the_sentence_names_the_arms() -> None:
+    low = [0.60, 0.61, 0.62, 0.63, 0.64, 0.65]
+    high = [0.90, 0.92, 0.91, 0.94, 0.93, 0.95]
+    text = decide(runs("bad", low), runs("good", high)).text.replace("\N{NO-BREAK SPACE}", " ")
+    assert text.startswith("good is better than bad in test accuracy: 92.5 % against 62.5 %, ")
+    assert "difference +30.0 points (95 % interval +29" in text

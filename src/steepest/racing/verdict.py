@@ -367,18 +367,25 @@ class _Words:
         return [f"{text}{over}; there is no other arm to compare it with."]
 
     def _numbers(self, pair: PairVerdict) -> str:
+        """The pair's numbers, in the order in which the sentence names the arms."""
         c = pair.comparison
         width = (c.high - c.low) / 2 if math.isfinite(c.high - c.low) else abs(c.difference)
         p = f"{'Holm-adjusted ' if self.n_pairs > 1 else ''}p = {pair.p_adjusted:.2g}"
+        sides = [
+            self._side(c.mean_a, c.diverged_a, c.n, width),
+            self._side(c.mean_b, c.diverged_b, c.n, width),
+        ]
+        difference, low, high = c.difference, c.low, c.high
+        if pair.decision == "worse":
+            sides.reverse()
+            difference, low, high = -difference, -high, -low
+        means = " against ".join(sides)
         if c.diverged_a or c.diverged_b:
-            a = self._side(c.mean_a, c.diverged_a, c.n, width)
-            b = self._side(c.mean_b, c.diverged_b, c.n, width)
-            return f"{a} against {b}, {p}"
-        means = f"{self.unit.value(c.mean_a, width)} against {self.unit.value(c.mean_b, width)}"
-        difference = self.unit.difference(c.difference, c.low, c.high)
-        if math.isfinite(c.low) and math.isfinite(c.high):
-            difference += f" ({_percent(c.level)} interval {self.unit.interval(c.low, c.high)})"
-        return f"{means}, difference {difference}, {p}"
+            return f"{means}, {p}"
+        text = self.unit.difference(difference, low, high)
+        if math.isfinite(low) and math.isfinite(high):
+            text += f" ({_percent(c.level)} interval {self.unit.interval(low, high)})"
+        return f"{means}, difference {text}, {p}"
 
     def _side(self, mean: float, diverged: int, n: int, width: float) -> str:
         if diverged == n:
