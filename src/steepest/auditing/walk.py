@@ -10,6 +10,7 @@ import numpy as np
 
 from steepest.auditing.scenarios import Array, Play
 from steepest.rules import Rule
+from steepest.testing.follow import start
 
 __all__ = ["At", "Change", "Reading", "Slots", "Values", "walk"]
 
@@ -106,21 +107,6 @@ class _Shared(int):
         return hash(int(self))
 
 
-def _start(rule: Rule, p: Any, values: Values) -> dict[str, Any]:
-    active = rule.active_slots(values, ndim=p.ndim)
-    slots: dict[str, Any] = {}
-    for name, slot in rule.slots.items():
-        if name not in active:
-            slots[name] = None
-        elif slot.init == "p":
-            slots[name] = p.copy()
-        else:
-            number = values[slot.init] if isinstance(slot.init, str) else slot.init
-            whole = slot.per not in ("tensor", "all")
-            slots[name] = np.full(slot.shape(p.shape), number, p.dtype) if whole else number
-    return slots
-
-
 def walk(
     rule: Rule, plan: Play, base: Values, reading: Reading, *, dtype: Any = np.float64
 ) -> Iterator[tuple[list[Array], Slots]]:
@@ -177,7 +163,7 @@ def walk(
     for step, grads in enumerate(plan.grads):
         if step == plan.reload:
             for i, group in enumerate(plan.groups):
-                fresh = _start(rule, current[i], at_rate(group, step)) if slots[i] else {}
+                fresh = start(rule, current[i], at_rate(group, step)) if slots[i] else {}
                 slots[i].update({k: v for k, v in fresh.items() if k in lost})
                 common.update({k: v for k, v in fresh.items() if k in lost & shared})
             if "t" in lost:
@@ -192,7 +178,7 @@ def walk(
         idle = [i for i in range(len(current)) if i not in live]
         for i in (*live, *(idle if reading.per_group and counted else ())):
             if not slots[i]:
-                slots[i] = _start(rule, current[i], given[i])
+                slots[i] = start(rule, current[i], given[i])
         calls = {}
         for i in live:
             times[i] += 1

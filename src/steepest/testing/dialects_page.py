@@ -9,12 +9,12 @@ from __future__ import annotations
 import sys
 import textwrap
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from steepest import rules
 from steepest.rules import Rule
 from steepest.rules._dialects import DIALECTS, PAPERS, VERSIONS, Dialect
+from steepest.testing._pages import write_page
 
 __all__ = ["choices_of", "main", "page", "rows_of", "shown"]
 
@@ -127,12 +127,7 @@ def _line(row: Dialect, rule: Rule) -> str:
 
 def main(arguments: list[str]) -> None:
     """Write the page to the given file, docs/dialects.md by default; ``-`` prints it."""
-    text = page()
-    target = arguments[0] if arguments else "docs/dialects.md"
-    if target == "-":
-        sys.stdout.write(text)
-    else:
-        Path(target).write_text(text, encoding="utf-8")
+    write_page(page(), arguments, default="docs/dialects.md")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import numpy as np
 from steepest.rules import Rule
 from steepest.testing.oracles_modern import Oracle, values_of
 
-__all__ = ["Trajectory", "follow", "follow_oracle"]
+__all__ = ["Trajectory", "follow", "follow_oracle", "start"]
 
 Trajectory = list[list[Any]]
 """After every step, every tensor."""
@@ -50,7 +50,7 @@ def follow(
         for i in live:
             times[i] += 1
             if times[i] == 1:
-                slots[i] = _start(rule, current[i], full)
+                slots[i] = start(rule, current[i], full)
             slots[i].update(common)
         arguments = {
             i: (current[i], step_grads[i], *(slots[i][n] for n in rule.slots), times[i])
@@ -69,7 +69,8 @@ def follow(
     return path, slots
 
 
-def _start(rule: Rule, p: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+def start(rule: Rule, p: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The slots of one tensor before its first step, by name, in NumPy; None where inactive."""
     active = rule.active_slots(values, ndim=p.ndim)
     slots: dict[str, Any] = {}
     for name, slot in rule.slots.items():
@@ -79,8 +80,8 @@ def _start(rule: Rule, p: Any, values: Mapping[str, Any]) -> dict[str, Any]:
             slots[name] = p.copy()
         else:
             number = values[slot.init] if isinstance(slot.init, str) else slot.init
-            shape = slot.shape(p.shape)
-            slots[name] = np.full(shape, number) if slot.per not in ("tensor", "all") else number
+            whole = slot.per not in ("tensor", "all")
+            slots[name] = np.full(slot.shape(p.shape), number, p.dtype) if whole else number
     return slots
 
 

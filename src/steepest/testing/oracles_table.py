@@ -11,7 +11,6 @@ import sys
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ import torch
 
 from steepest import optim, rules
 from steepest.rules import Rule
+from steepest.testing._pages import write_page
 from steepest.testing.follow import Trajectory, follow_oracle
 from steepest.testing.oracles import ORACLES
 from steepest.testing.trials import Trial, hard_values, train, trial
@@ -162,12 +162,7 @@ def page(rows: list[Deviation]) -> str:
 
 def main(arguments: list[str]) -> None:
     """Write the page to the given file, docs/oracles.md by default; ``-`` prints it."""
-    text = page(deviations())
-    target = arguments[0] if arguments else "docs/oracles.md"
-    if target == "-":
-        sys.stdout.write(text)
-    else:
-        Path(target).write_text(text, encoding="utf-8")
+    write_page(page(deviations()), arguments, default="docs/oracles.md")
 
 
 if __name__ == "__main__":
