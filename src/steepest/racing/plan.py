@@ -262,6 +262,7 @@ def _part(name: str) -> str:
         "model_source": "the code of the model factory",
         "loss": "the loss",
         "metrics": "the metrics",
+        "no_decay": "what is not decayed",
     }
     return words.get(name, f"its {name}")
 
@@ -367,7 +368,7 @@ def _notes(spec: RaceSpec, task: Task) -> tuple[str, ...]:
         notes.append(f"Task '{spec.task}' has no test data: the verdict is about the {what} data.")
     if len(spec.arms) == 1:
         notes.append("There is one arm, so there is nothing to compare it with.")
-    return tuple(note for note in notes if note)
+    return tuple(note for note in (*task.notes, *notes) if note)
 
 
 def _whole(name: str, value: Any) -> None:

@@ -129,7 +129,7 @@ class Population:
                 task, [m.seed for m in members], self.device, own_linear=not compiled
             )
             self.steppers = Steppers(
-                self.stacks, [(m.optimizer, m.schedule, m.seed) for m in members], steps
+                task, self.stacks, [(m.optimizer, m.schedule, m.seed) for m in members], steps
             )
         self.start_hashes = self.stacks.start_hashes
         keys = torch.tensor([run_key(m.seed) for m in members], dtype=torch.int32)

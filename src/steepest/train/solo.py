@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from steepest.errors import InputError, SteepestError, TaskError
 from steepest.train.checkpoint import RunState, pack, unpack
 from steepest.train.data import eval_batches, open_stream, tensors_of
+from steepest.train.decay import spare_decay
 from steepest.train.dropout import KEY, key_dropout, step_words
 from steepest.train.randomness import derive, isolated, run_key, seed_all
 from steepest.train.task import Task, build_model, hash_tensors
@@ -140,6 +141,7 @@ class SoloRun:
             self.optimizer = make_optimizer(
                 optimizer, [p for p in self.model.parameters() if p.requires_grad]
             )
+            spare_decay(self.optimizer, task.spared(self.model.named_parameters()))
         self.steps_per_epoch = self._stream.steps_per_epoch
         self._base_lr = [rate_of(group) for group in self.optimizer.param_groups]
         if schedule is not None and any(math.isnan(lr) for lr in self._base_lr):

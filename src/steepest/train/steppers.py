@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from steepest.errors import InputError, UnsupportedError
 from steepest.optim.facade import Facade
+from steepest.train.decay import spare_decay
 from steepest.train.randomness import derive, seed_all
 from steepest.train.solo import (
     OptimizerFactory,
@@ -30,6 +31,7 @@ from steepest.train.solo import (
     restore_optimizer,
 )
 from steepest.train.stacks import Stacks
+from steepest.train.task import Task
 
 __all__ = ["Steppers"]
 
@@ -64,6 +66,7 @@ class Steppers:
     """The optimizers of all members of a population.
 
     Args:
+        task: What is trained; it says what is not decayed.
         stacks: Whose parameters they change.
         recipes: Of each member the optimizer's factory, the schedule and the seed.
         steps: How long a run is; schedules need to know.
@@ -72,7 +75,7 @@ class Steppers:
         launches: The distinct optimizers, each of which steps once per step.
     """
 
-    def __init__(self, stacks: Stacks, recipes: Sequence[Recipe], steps: int) -> None:
+    def __init__(self, task: Task, stacks: Stacks, recipes: Sequence[Recipe], steps: int) -> None:
         self.stacks = stacks
         self.steps = steps
         self._members: list[_Stepper] = []
@@ -84,6 +87,7 @@ class Steppers:
             params = [column[place] for column in views]
             seed_all(derive(seed, "optimizer"), params[0].device)
             optimizer = make_optimizer(factory, params)
+            spare_decay(optimizer, task.spared(zip(stacks.trained, params, strict=True)))
             if needs_closure(optimizer):
                 raise UnsupportedError(
                     f"{type(optimizer).__name__} asks for the loss again within a step, which one "

@@ -8,7 +8,7 @@ import inspect
 import math
 import warnings
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from steepest.errors import SteepestError, TaskError
 from steepest.train.data import Batch, Data, check_data, map_tensors, sample, tensors_of
+from steepest.train.decay import NoDecay
 from steepest.train.randomness import derive, isolated, seed_all
 
 __all__ = ["Metric", "Task", "build_model", "call_model", "hash_tensors"]
@@ -59,6 +60,10 @@ class Task:
             batch of a training epoch is dropped; evaluations read every example.
         eval_batch_size: Examples per forward pass of an evaluation.
         describe: One line for reports.
+        no_decay: ``(name, parameter) -> bool``: parameters that no arm is to decay, for example
+            `steepest.train.decay.vectors` (biases and gains). None: an optimizer decays what it
+            decays.
+        notes: What a person should know before a race: columns that were guessed, duplicates.
 
     >>> x, y = torch.randn(64, 8), torch.randint(0, 3, (64,))
     >>> task = Task(name="tiny", model=lambda: nn.Linear(8, 3),
@@ -83,6 +88,8 @@ class Task:
     batch_size: int = 32
     eval_batch_size: int = 1000
     describe: str = ""
+    no_decay: NoDecay | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what no engine could train, before anything is spent on it."""
@@ -95,9 +102,9 @@ class Task:
                 f"{here}: model is an nn.Module; give a function that makes a new one "
                 "(model=make_model, not model=make_model()), so that every run starts afresh"
             )
-        for attribute in ("model", "loss"):
+        for attribute in ("model", "loss", "no_decay"):
             value = getattr(self, attribute)
-            if not callable(value):
+            if not callable(value) and not (attribute == "no_decay" and value is None):
                 raise TaskError(
                     f"{here}: {attribute} must be a function, got {type(value).__name__}"
                 )
@@ -146,6 +153,10 @@ class Task:
         if data is None:
             raise TaskError(f"task '{self.name}' has no {name} data; give {name}=(x, y)")
         return data
+
+    def spared(self, named: Iterable[tuple[str, nn.Parameter]]) -> list[nn.Parameter]:
+        """Of these parameters, those that no optimizer is to decay."""
+        return [] if self.no_decay is None else [p for n, p in named if self.no_decay(n, p)]
 
     def measure(self, outputs: Any, targets: Any) -> dict[str, float]:
         """Every metric over a whole split's outputs and targets."""
@@ -285,6 +296,7 @@ class Task:
             if self.metrics
             else "",
             "batch_size": str(self.batch_size),
+            **({"no_decay": _source(self.no_decay)} if self.no_decay else {}),
             **{s: _hash_data(getattr(self, s)) for s in _SPLITS},
         }
 
