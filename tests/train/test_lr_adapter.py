@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
+from steepest import schedules
 from steepest.errors import InputError
 from steepest.schedules import cosine, parse
 from steepest.train.lr_adapter import to_lambda_lr
@@ -43,10 +44,17 @@ def test_schedules_and_their_texts_are_both_taken():
     assert train(*make(cosine(warmup=4)), 9) == train(*make("cosine(warmup=4)"), 9)
 
 
-@pytest.mark.parametrize("stop", [0, 1, 13, 39])
-def test_saved_and_loaded_mid_run_goes_on_as_if_nothing_had_happened(stop):
-    whole = train(*make(), TOTAL)
-    optimizer, scheduler = make()
+EVERY = [f"{name}(warmup=3)" for name in schedules.names()]
+
+
+@pytest.mark.parametrize(
+    ("text", "stop"),
+    [("cosine(warmup=0.1)", stop) for stop in (0, 1, 39)] + [(t, 13) for t in EVERY],
+)
+def test_saved_and_loaded_mid_run_goes_on_as_if_nothing_had_happened(text, stop):
+    whole = train(*make(text), TOTAL)
+    assert len({rates[0] for rates in whole}) > 1
+    optimizer, scheduler = make(text)
     first = train(optimizer, scheduler, stop)
     file = io.BytesIO()
     torch.save({"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}, file)

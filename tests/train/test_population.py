@@ -222,6 +222,18 @@ def test_eight_rules_with_four_rates_and_three_schedules_train_together():
         assert (chunks[place].lr[-1]) > 0
 
 
+def test_every_schedule_gives_a_member_the_rates_and_losses_of_its_solo_run():
+    task = make(Mlp, IMAGES, dtype=torch.float64)
+    texts = [f"{name}(warmup=3)" for name in schedules.names()]
+    members = [member("adam", 0, text, lr=1e-2) for text in texts]
+    chunks = Population(task, members, steps=40).advance(40)
+    for chunk, given, text in zip(chunks, members, texts, strict=True):
+        expected = [1e-2 * schedules.parse(text)(step, 40) for step in range(40)]
+        assert chunk.lr == pytest.approx(expected, rel=1e-6)  # recorded in float32
+        assert worst(chunk.loss, solo_of(task, given, 40).advance(40).loss) < 1.3e-7
+    assert len({tuple(chunk.lr) for chunk in chunks}) == len(texts) - 1  # polynomial is linear
+
+
 def test_the_others_do_not_matter():
     task = make(Conv, IMAGES)
     members = [member("sgd", s, lr=0.02 * (s + 1)) for s in range(6)]
