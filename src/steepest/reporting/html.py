@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import base64
-import gzip
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from steepest.errors import LedgerError
 from steepest.numbers import amount
 from steepest.reporting.costs import target_picture, timing_picture
-from steepest.reporting.drawing import FONTS, Picture
+from steepest.reporting.drawing import FONTS
 from steepest.reporting.facts import Flag, arm_numbers, final_runs, flags, headline, sentences
 from steepest.reporting.figures import evaluation_pictures, final_picture, learning_rates
 from steepest.reporting.layers import layer_picture, layer_table
 from steepest.reporting.loss import training_loss
+from steepest.reporting.page import (
+    asset,
+    columns_of,
+    environment,
+    plotly_bundle,
+    specs_of,
+    write_whole,
+)
 from steepest.reporting.palette import look_of
 from steepest.reporting.protocol import protocol_groups, protocol_tables, reproduce
 from steepest.reporting.tables import (
@@ -33,8 +36,6 @@ from steepest.reporting.tables import (
 )
 
 if TYPE_CHECKING:
-    import jinja2
-
     from steepest.racing.result import Result
 
 __all__ = ["write_html"]
@@ -79,16 +80,7 @@ def write_html(result: Result, path: str | Path) -> Path:
     if path.is_dir():
         path = path / "report.html"
     page = render(result)
-    unborn = path.with_name(f"{path.name}.new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unborn.write_text(page, encoding="utf-8")
-        os.replace(unborn, path)
-    except OSError as error:
-        raise LedgerError(
-            f"the report cannot be written to {path} ({error.strerror}); name another file"
-        ) from error
-    return path
+    return write_whole(path, page.encode("utf-8"), what="the report")
 
 
 def render(result: Result) -> str:
@@ -117,7 +109,7 @@ def render(result: Result) -> str:
         "timing": timing_table(result),
         "layers": layer_table(result, rows),
     }
-    specs = {picture.key: list(_specs(picture)) for picture in pictures}
+    specs = {picture.key: list(specs_of(picture)) for picture in pictures}
     return (
         environment()
         .get_template("report.html.j2")
@@ -138,29 +130,23 @@ def render(result: Result) -> str:
             matrix=matrix_table(result),
             pictures=pictures,
             specs=specs,
-            columns=_columns,
+            columns=columns_of,
             tables_under=_present(under),
             command=reproduce(result),
             protocol=protocol_groups(result),
             protocol_tables=protocol_tables(result),
             version=version("steepest"),
             folder=result.folder,
-            css=_asset("report.css"),
+            css=asset("report.css"),
             fonts=FONTS,
-            js=_asset("report.js"),
-            bundle=_plotly() if specs else "",
+            js=asset("report.js"),
+            bundle=plotly_bundle() if specs else "",
         )
     )
 
 
 def _present(tables: Mapping[str, Table | None]) -> dict[str, list[Table]]:
     return {key: [table] for key, table in tables.items() if table is not None}
-
-
-def _columns(picture: Picture) -> int:
-    """How many panels stand side by side on a wide screen, so that no row is left half empty."""
-    count = sum(not panel.wide for panel in picture.panels)
-    return max(1, count if count <= 3 else 2 if count in (4, 8) else 3)
 
 
 def _eyebrow(result: Result) -> str:
@@ -175,42 +161,3 @@ def _eyebrow(result: Result) -> str:
             str(result.spec["device"]),
         ]
     )
-
-
-def _specs(picture: Picture) -> Iterable[Any]:
-    """Plotly's JSON of every panel, safe inside a script element."""
-    from markupsafe import Markup
-
-    for panel in picture.panels:
-        # A script element ends at "</", whatever stands around it; JSON can say "<" otherwise.
-        text = str(panel.figure.to_json()).replace("<", "\\u003c").replace(">", "\\u003e")
-        yield Markup(text)  # noqa: S704 – just escaped for where it stands
-
-
-def environment() -> jinja2.Environment:
-    """Jinja over the package's templates; whatever comes from outside is escaped."""
-    import jinja2
-
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("steepest.reporting"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-
-
-def _asset(name: str) -> Any:
-    from markupsafe import Markup
-
-    text = (files("steepest.reporting") / "templates" / name).read_text(encoding="utf-8")
-    return Markup(text)  # noqa: S704 – our own file
-
-
-@cache
-def _plotly() -> str:
-    """plotly.js, gzipped and in base64: 2 MB of page instead of 5 MB."""
-    from plotly.offline import get_plotlyjs
-
-    packed = gzip.compress(get_plotlyjs().encode("utf-8"), compresslevel=9, mtime=0)
-    return base64.b64encode(packed).decode("ascii")

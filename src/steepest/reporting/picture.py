@@ -24,8 +24,9 @@ from steepest.reporting.facts import (
     metric_words,
     result_unit,
 )
-from steepest.reporting.html import PATHS, environment
+from steepest.reporting.html import PATHS
 from steepest.reporting.loss import mean_curve, window_of
+from steepest.reporting.page import environment, write_whole
 from steepest.reporting.palette import look_of
 from steepest.stats import moving_average
 
@@ -162,14 +163,7 @@ def write_summary_svg(result: Result, path: str | Path) -> Path:
             frames=frames,
         )
     )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise LedgerError(
-            f"the picture cannot be written to {path} ({error.strerror}); name another file"
-        ) from error
-    return path
+    return write_whole(path, text.encode("utf-8"), what="the picture")
 
 
 def ticks_between(low: float, high: float, most: int = 5) -> list[float]:
