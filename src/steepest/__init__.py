@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from steepest.api import RaceResult, load, race, resume
     from steepest.auditing import audit
     from steepest.errors import SteepestError
+    from steepest.reporting.schedules import draw_schedules
     from steepest.train.task import Metric, Task
 
 __version__ = "0.1.0"
@@ -29,6 +30,7 @@ __all__ = [
     "Task",
     "__version__",
     "audit",
+    "draw_schedules",
     "load",
     "optim",
     "race",
@@ -45,6 +47,7 @@ _PUBLIC = {
     "SteepestError": ("steepest.errors", "SteepestError"),
     "Task": ("steepest.train.task", "Task"),
     "audit": ("steepest.auditing", "audit"),
+    "draw_schedules": ("steepest.reporting.schedules", "draw_schedules"),
     "load": ("steepest.api", "load"),
     "optim": ("steepest.optim", ""),
     "race": ("steepest.api", "race"),

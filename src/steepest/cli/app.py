@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from steepest import __version__
-from steepest.cli import audit, bench, race, report, resume, rules, tasks
+from steepest.cli import audit, bench, race, report, resume, rules, schedules, tasks
 from steepest.cli.words import SpreadArms
 from steepest.errors import SteepestError
 
@@ -47,6 +47,7 @@ app.command("report")(report.report)
 app.command("audit")(audit.audit)
 app.command("tasks")(tasks.tasks)
 app.command("rules")(rules.rules)
+app.command("schedules")(schedules.schedules)
 app.add_typer(bench.app, name="bench")
 
 
