@@ -9,6 +9,7 @@ import re
 import pytest
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from steepest import optim
 from steepest.errors import InputError, SteepestError, UnsupportedError
@@ -461,3 +462,24 @@ def test_every_refusal_is_a_steepest_error_of_torchs_type():
 def test_representation_is_torchs():
     ours, theirs = (m.Adam([torch.zeros(1)]) for m in (optim, torch.optim))
     assert re.sub(r"\s", "", repr(ours)) == re.sub(r"\s", "", repr(theirs))
+
+
+def test_a_step_is_marked_in_a_profile_and_calls_every_hook_though_neither_is_paid_for_otherwise():
+    network = model()
+    optimizer = optim.Adam(network.parameters())
+    backward(network)
+    optimizer.step()
+    called = []
+    handles = [
+        optimizer.register_step_pre_hook(lambda o, *_: called.append(("before", o))),
+        optimizer.register_step_post_hook(lambda o, *_: called.append(("after", o))),
+        register_optimizer_step_pre_hook(lambda o, *_: called.append(("all", o))),
+    ]
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        optimizer.step()
+    for handle in handles:
+        handle.remove()
+    optimizer.step()
+    assert called == [("all", optimizer), ("before", optimizer), ("after", optimizer)]
+    marks = [e.count for e in profile.key_averages() if e.key == "Optimizer.step#Adam.step"]
+    assert marks == [1]

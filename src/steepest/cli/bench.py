@@ -64,6 +64,9 @@ def step(
     compiled: Annotated[
         bool, typer.Option("--compiled", help="torch.compile too; takes minutes.")
     ] = False,
+    cold: Annotated[
+        bool, typer.Option("--cold", help="Empty the caches before every step that is timed.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Time an optimizer's step: ours beside every way of torch.optim's, taking turns.
@@ -92,10 +95,16 @@ def step(
             for rule in rules or _RULES:
                 status.update(f"measuring {rule}, {layout.name}")
                 rows += steps.measure_steps(
-                    rule, layout, repeats=rounds, ways=ways, compiled=compiled, device=device
+                    rule,
+                    layout,
+                    repeats=rounds,
+                    ways=ways,
+                    compiled=compiled,
+                    cold=cold,
+                    device=device,
                 )
     if as_json:
-        machine = {**facts, "load": load, "bandwidth": dataclasses.asdict(memory)}
+        machine = {**facts, "load": load, "cold": cold, "bandwidth": dataclasses.asdict(memory)}
         timings = [dataclasses.asdict(row) for row in rows]
         json.dump({"machine": machine, "timings": timings}, sys.stdout, indent=2)
         sys.stdout.write("\n")
@@ -104,7 +113,8 @@ def step(
     machine_name = facts["device_name"] or facts["processor"]
     out.print(
         f"{machine_name}, {facts['threads']} threads, load {load:.1f}; "
-        f"torch {torch.__version__}; float32, {device}, medians of {rounds} interleaved rounds\n"
+        f"torch {torch.__version__}; float32, {device}, medians of {rounds} interleaved rounds, "
+        f"caches {'emptied before every step' if cold else 'warm'}\n"
         f"memory: copy {memory.copy:,.1f} GB/s, triad {memory.triad:,.1f} GB/s",
         highlight=False,
     )

@@ -7,10 +7,13 @@ cost; so what was looked up is kept until the state has been written into.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-__all__ = ["State"]
+import torch
+from torch import Tensor
+
+__all__ = ["State", "filled", "with_plain_numbers"]
 
 _WRITES = (
     "__setitem__",
@@ -126,3 +129,35 @@ class State(defaultdict[Any, Any]):
     def plain(self) -> dict[Any, Any]:
         """The same in ordinary dicts, as `torch.optim.Optimizer.state_dict` has it."""
         return {k: dict(v) if isinstance(v, dict) else v for k, v in self.items()}
+
+
+def filled(zeros: Tensor, value: Any) -> Tensor:
+    """The tensor with that value everywhere; in both parts of complex numbers."""
+    real = torch.view_as_real(zeros) if zeros.is_complex() else zeros
+    if isinstance(value, Tensor) or value != 0:
+        with torch.no_grad():
+            real.copy_(torch.as_tensor(value)) if isinstance(value, Tensor) else real.fill_(value)
+    return zeros
+
+
+def with_plain_numbers(state_dict: Mapping[str, Any], numbers: Collection[str]) -> dict[str, Any]:
+    """A saved state with single numbers as floats: torch would round those beside bfloat16 weights.
+
+    Args:
+        state_dict: What an optimizer saved.
+        numbers: The names of what is one number per parameter.
+    """
+    if not isinstance(state_dict.get("state"), Mapping):
+        return dict(state_dict)
+    state = {
+        key: {
+            name: value.item()
+            if name in numbers and isinstance(value, Tensor) and value.numel() == 1
+            else value
+            for name, value in held.items()
+        }
+        if isinstance(held, Mapping)
+        else held
+        for key, held in state_dict["state"].items()
+    }
+    return {**state_dict, "state": state}

@@ -82,7 +82,6 @@ class Averaged(Facade):
         y: Tensor = (x - rest) / factor
         return y
 
-    @torch._disable_dynamo  # type: ignore[attr-defined]
     def _advance(self) -> None:
         if not self.training:
             raise InputError(

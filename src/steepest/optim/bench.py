@@ -24,6 +24,8 @@ __all__ = ["LAYOUTS", "WAYS", "Bandwidth", "Layout", "Timing", "bandwidth", "mea
 WAYS = ("kernel", "eager", "torch for-loop", "torch foreach", "torch fused", "torch compiled")
 """All ways to do a step; torch has not all of them for all rules."""
 
+_EVICTING = 2**28  # several times the largest caches of today's processors
+
 _FUSED = ("adagrad", "adam", "adamw", "sgd")  # what torch has a fused CPU kernel for
 _TORCH = {
     "adadelta": "Adadelta",
@@ -144,6 +146,7 @@ def measure_steps(
     repeats: int = 15,
     ways: Sequence[str] | None = None,
     compiled: bool = False,
+    cold: bool = False,
     device: str = "cpu",
 ) -> list[Timing]:
     """Time a step of a rule in all ways, one after the other in every round.
@@ -154,6 +157,8 @@ def measure_steps(
         repeats: How many rounds.
         ways: Only these, where the rule has them, beside ``kernel``; default: all.
         compiled: Also torch's for-loop under ``torch.compile`` (takes a minute to compile).
+        cold: Empty the caches before every step, as a large model's backward pass does; otherwise
+            a way finds there what fits of its own, as between the steps of a small model.
         device: Where the parameters are.
 
     Raises:
@@ -167,7 +172,7 @@ def measure_steps(
     chosen = [way for way in known if ways is None or way in ways or way == "kernel"]
     grads = [torch.randn(shape, device=device) for shape in layout.shapes]
     steps = {way: _prepared(known[way], grads) for way in chosen}
-    times = _interleaved(steps, repeats, device=device)
+    times = _interleaved(steps, repeats, device=device, cold=cold)
     formula = rules.get(rule)
     active = formula.active_slots(_values(rule), ndim=2)
     slots = sum(formula.slots[name].per == "element" for name in active)
@@ -231,23 +236,33 @@ def _prepared(make: _Make, grads: Sequence[Tensor]) -> Callable[[], object]:
 
 
 def _interleaved(
-    work: dict[str, Callable[[], object]], repeats: int, *, device: str
+    work: dict[str, Callable[[], object]], repeats: int, *, device: str, cold: bool = False
 ) -> dict[str, list[float]]:
-    """Seconds per call: in every round, each for at least a millisecond."""
+    """Seconds per call, one way after the other in every round.
+
+    Warm: after one call that is not counted, each for ten milliseconds, so that everybody
+    finds in the caches what fits into them. Cold: one call, after memory of `_EVICTING` bytes
+    has been written, which leaves nothing in them.
+    """
 
     def wait() -> None:
         if device.startswith("cuda"):
             torch.cuda.synchronize(device)
 
+    other = torch.zeros(_EVICTING if cold else 0, dtype=torch.uint8, device=device)
     calls = {}
     for name, do in work.items():
+        do()
         start = time.perf_counter()
         do()
         wait()
-        calls[name] = max(1, min(100, int(1e-3 / (time.perf_counter() - start))))
+        longest = 1 if cold else 100
+        calls[name] = max(1, min(longest, int(1e-2 / (time.perf_counter() - start))))
     times: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(repeats):
         for name, do in work.items():
+            other.add_(1) if cold else do()
+            wait()
             start = time.perf_counter()
             for _ in range(calls[name]):
                 do()

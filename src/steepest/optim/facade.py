@@ -29,9 +29,10 @@ from steepest.optim._checks import (
     check_running,
     check_shape,
 )
+from steepest.optim._hooks import hooked
 from steepest.optim._names import FLAGS, Face, face_of
 from steepest.optim._plan import Plan, active_slots
-from steepest.optim._state import State
+from steepest.optim._state import State, filled, with_plain_numbers
 from steepest.rules import Rule, get
 
 __all__ = ["Facade"]
@@ -71,6 +72,7 @@ class Facade(Optimizer):
     _route: list[tuple[Engine, list[Block]]]
     _prepared: Prepared | None
     _seen: tuple[object, int]
+    _on_host: bool
 
     rule_name: ClassVar[str]
     sparse: ClassVar[Literal["", "rows", "whole"]] = ""
@@ -130,6 +132,7 @@ class Facade(Optimizer):
     def _step_supports_amp_scaling(self) -> bool:  # torch.amp.GradScaler asks
         return any(group.get("fused") for group in self.param_groups)
 
+    @hooked
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Do one optimization step.
 
@@ -148,14 +151,19 @@ class Facade(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if "capturable" in self.defaults:
-            self._accelerator_graph_capture_health_check()
-        with torch.set_grad_enabled(self.defaults.get("differentiable", False)):
+        if torch.compiler.is_compiling():
+            self._advance_untraced()
+        else:
             self._advance()
         return loss
 
     @torch._disable_dynamo  # type: ignore[attr-defined]
+    def _advance_untraced(self) -> None:
+        self._advance()
+
     def _advance(self) -> None:
+        if "capturable" in self.defaults and not self._on_host:
+            self._accelerator_graph_capture_health_check()
         grad_scale = getattr(self, "grad_scale", None)
         found_inf = getattr(self, "found_inf", None)
         if type(self.state) is not State:
@@ -167,6 +175,13 @@ class Facade(Optimizer):
             if self._repeat(self._prepared, grad_scale, found_inf):
                 return
             self._plans, self._prepared = [], None
+        with torch.set_grad_enabled(self.defaults.get("differentiable", False)):
+            self._advance_anew(writes, grad_scale, found_inf)
+
+    def _advance_anew(
+        self, writes: Any, grad_scale: Tensor | None, found_inf: Tensor | None
+    ) -> None:
+        """Look at everything, split what has changed, and do the step."""
         looks = [
             self._look(group, plan)
             for group, plan in zip_longest(self.param_groups, self._plans[: len(self.param_groups)])
@@ -184,6 +199,9 @@ class Facade(Optimizer):
             ]
             self._route = self._choose([b for plan in self._plans for b in plan.blocks])
             self._seen = (writes, writes.count)
+            self._on_host = all(
+                p.device.type == "cpu" for group in self.param_groups for p in group["params"]
+            )
         for engine, blocks in self._route:
             engine.step(blocks, grad_scale=grad_scale, found_inf=found_inf)
         if len(self._route) == 1 and all(plan.lasting for plan in self._plans):
@@ -203,6 +221,7 @@ class Facade(Optimizer):
         prepared.run(grad_scale=grad_scale, found_inf=found_inf)
         return True
 
+    @torch.no_grad()
     def _renew(self, prepared: Prepared) -> bool:
         """Take over changed entries of the groups."""
         for plan, group in zip(self._plans, self.param_groups, strict=True):
@@ -318,17 +337,17 @@ class Facade(Optimizer):
             if slot.per == "all":
                 state[name] = self._shared(name, init, number)
             elif slot.per == "tensor":
-                state[name] = _filled(torch.zeros((), **number), init)
+                state[name] = filled(torch.zeros((), **number), init)
             elif init == "p":
                 state[name] = p.detach().to(dtype, copy=True)
             elif slot.per == "element":
                 zeros = torch.zeros_like(
                     p, dtype=dtype, memory_format=torch.preserve_format, requires_grad=False
                 )
-                state[name] = _filled(zeros, init)
+                state[name] = filled(zeros, init)
             else:
                 shape = slot.shape(tuple(p.shape))
-                state[name] = _filled(p.new_zeros(shape, dtype=dtype), init)
+                state[name] = filled(p.new_zeros(shape, dtype=dtype), init)
         return bool(missing)
 
     def _shared(self, name: str, init: Any, number: dict[str, Any]) -> Tensor:
@@ -336,7 +355,7 @@ class Facade(Optimizer):
         for state in self.state.values():
             if name in state:
                 return cast("Tensor", state[name])
-        return _filled(torch.zeros((), **number), init)
+        return filled(torch.zeros((), **number), init)
 
     def _choose(self, blocks: Sequence[Block]) -> list[tuple[Engine, list[Block]]]:
         """Which engine runs which blocks: the first one that does not refuse."""
@@ -395,24 +414,7 @@ class Facade(Optimizer):
         if not self._optimizer_load_state_dict_pre_hooks:  # which may make it fit
             check_shape(state_dict)
             state_dict = _precision.kept(state_dict)
-        super().load_state_dict(self._with_plain_numbers(state_dict))
-
-    def _with_plain_numbers(self, state_dict: Mapping[str, Any]) -> dict[str, Any]:
-        """Single numbers as floats: torch would round those beside bfloat16 weights to 8 bits."""
-        if not isinstance(state_dict.get("state"), Mapping):
-            return dict(state_dict)
-        state = {
-            key: {
-                name: value.item()
-                if name in self._numbers and isinstance(value, Tensor) and value.numel() == 1
-                else value
-                for name, value in held.items()
-            }
-            if isinstance(held, Mapping)
-            else held
-            for key, held in state_dict["state"].items()
-        }
-        return {**state_dict, "state": state}
+        super().load_state_dict(with_plain_numbers(state_dict, self._numbers))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "engine": self.engine}
@@ -482,13 +484,5 @@ class Facade(Optimizer):
         self._route = []
         self._prepared = None
         self._seen = (None, 0)
+        self._on_host = False
         self.refusals: dict[str, str] = {}
-
-
-def _filled(zeros: Tensor, value: Any) -> Tensor:
-    """The tensor with that value everywhere; in both parts of complex numbers."""
-    real = torch.view_as_real(zeros) if zeros.is_complex() else zeros
-    if isinstance(value, Tensor) or value != 0:
-        with torch.no_grad():
-            real.copy_(torch.as_tensor(value)) if isinstance(value, Tensor) else real.fill_(value)
-    return zeros
