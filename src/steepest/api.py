@@ -70,6 +70,8 @@ def default_folder(planned: Plan) -> Path:
     The same race asked for again finds what is done already; another one never collides with it.
     """
     asked = json.dumps(planned.spec.to_dict(), sort_keys=True)
+    if "(" in (planned.task_spec or ""):  # a ready-made task with options
+        asked += str(planned.task_spec)
     return Path("runs") / f"{planned.spec.task}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}"
 
 
@@ -98,7 +100,8 @@ def race(
     A race that was begun in the same folder goes on where it stopped; a finished one is read.
 
     Args:
-        task: A `Task`, the name of a ready-made one, or ``"my_task.py:task"``.
+        task: A `Task`; the name of a ready-made one, with its options if it takes some
+            (``"text(data=ads.xlsx)"``); or ``"my_task.py:task"``.
         arms: Texts such as ``"adam(lr=1e-3)"``; or a mapping from labels to texts, optimizer
             classes, or functions that take the parameters and return a `torch.optim.Optimizer`.
         seeds: How many, or which.

@@ -14,6 +14,7 @@ from rich.console import Console
 from steepest import api
 from steepest.cli.progress import RaceProgress
 from steepest.cli.show import show
+from steepest.cli.task_options import takes_task_options
 from steepest.cli.words import split_arms
 
 __all__ = ["race"]
@@ -35,9 +36,13 @@ class Engine(StrEnum):
     population = "population"
 
 
+@takes_task_options
 def race(
     task: Annotated[
-        str, typer.Argument(help="A ready-made task (steepest tasks), or my_task.py:task.")
+        str,
+        typer.Argument(
+            help="A ready-made task (steepest tasks) with its flags, or my_task.py:task."
+        ),
     ],
     arms: Annotated[
         list[str],

@@ -6,11 +6,11 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from steepest import tasks
 from steepest.errors import InputError, LedgerError, SteepestError, unknown_name
 from steepest.racing.arm import Arm, OptimizerFactory, resolve, restore
 from steepest.racing.verdict import power_note
@@ -211,7 +211,7 @@ def plan(
         level=level,
         min_effect=min_effect,
     )
-    place = _absolute(task_spec)
+    place = None if task_spec is None else tasks.absolute(task_spec)
     return Plan(spec, _runs(spec), task.fingerprint(), place, _notes(spec, task))
 
 
@@ -245,12 +245,6 @@ def plan_again(task: Task, meta: Mapping[str, Any], arms: Sequence[Mapping[str, 
     spec["target"] = Measure(**spec["target"]) if spec["target"] else None
     built = RaceSpec(**spec)
     return Plan(built, _runs(built), meta["fingerprint"], meta["task_spec"], _notes(built, task))
-
-
-def _absolute(task_spec: str | None) -> str | None:
-    """A task's file by its full path, so that the race can be resumed from any folder."""
-    place, colon, name = (task_spec or "").rpartition(":")
-    return f"{Path(place).resolve()}{colon}{name}" if place.endswith(".py") else task_spec
 
 
 def _part(name: str) -> str:

@@ -14,10 +14,11 @@ from types import ModuleType
 from typing import Any, Literal
 
 from steepest.errors import InputError, SteepestError, TaskError, unknown_name
+from steepest.tasks import options
 from steepest.tasks.mnist import mnist, mnist_logreg, mnist_mlp
 from steepest.train.task import Task
 
-__all__ = ["describe", "load", "names"]
+__all__ = ["absolute", "describe", "load", "names", "options_by_task", "with_options"]
 
 _READY_MADE: Mapping[str, Callable[..., Task]] = {
     "mnist": mnist,
@@ -47,13 +48,59 @@ def describe(name: str) -> str:
     return (inspect.getdoc(_READY_MADE[name]) or "").split("\n")[0]
 
 
+def options_by_task() -> dict[str, dict[str, options.Option]]:
+    """The options of every ready-made task."""
+    return {name: options.options_of(_READY_MADE[name]) for name in names()}
+
+
+def absolute(spec: str) -> str:
+    """The text by which the same task is found from any folder.
+
+    Args:
+        spec: See `load`.
+    """
+    return options.absolute(spec, _READY_MADE)
+
+
+def with_options(spec: str, given: Mapping[str, Any], *, flags: Mapping[str, str]) -> str:
+    """The text of a task, with options from the command line written into it.
+
+    Args:
+        spec: See `load`.
+        given: Options by name.
+        flags: How messages call them, by name.
+
+    Raises:
+        InputError: If the task does not have an option, or has it in its text already.
+    """
+    if not given:
+        return spec
+    found = options.read(spec, _READY_MADE)
+    name, written = found if found is not None else (spec, {})
+    own = options_by_task().get(name, {})
+    for key in given:
+        if key not in own:
+            others = [task for task, has in options_by_task().items() if key in has]
+            takes = ", ".join(flags[k] for k in own if k in flags) or "no options"
+            raise InputError(
+                f"{flags[key]} is an option of the task {' and of '.join(others)}; "
+                f"'{name}' takes {takes}"
+            )
+        if key in written:
+            raise InputError(
+                f"{flags[key]} is given, and {key} in '{spec}' too; leave one of them out"
+            )
+    return options.write(name, options.settle(name, _READY_MADE[name], {**written, **given}))
+
+
 def load(spec: str | Task, *, train_on: Literal["train", "all"] = "train") -> Task:
     """The task that ``spec`` names.
 
     Args:
-        spec: A ready-made name; ``path/to/file.py:name``; ``package.module:name``; or a `Task`.
-            ``name`` is a `Task` or a function without arguments that returns one, and may be
-            left out when it is ``task``.
+        spec: A ready-made name, with options where it takes some
+            (``text(data=ads.xlsx, max_length=64)``); ``path/to/file.py:name``;
+            ``package.module:name``; or a `Task`. ``name`` is a `Task` or a
+            function without arguments that returns one, and may be left out when it is ``task``.
         train_on: ``"train"`` holds validation data out; ``"all"`` trains on them too (a
             ready-made task decides how; of a user's task with tensors, train and val are joined).
 
@@ -66,11 +113,22 @@ def load(spec: str | Task, *, train_on: Literal["train", "all"] = "train") -> Ta
         raise InputError(f"train_on must be 'train' or 'all', got {train_on!r}")
     if isinstance(spec, Task):
         return _train_on(spec, train_on)
-    if spec in _READY_MADE:
-        return _READY_MADE[spec](train_on=train_on)
+    ready = options.read(spec, _READY_MADE)
+    if ready is not None:
+        return _make(*ready, train_on=train_on)
     if ":" not in spec and not spec.endswith(".py"):
         raise _unknown(spec)
     return _train_on(_from_python(spec), train_on)
+
+
+def _make(name: str, settled: Mapping[str, Any], *, train_on: str) -> Task:
+    for option in options.options_of(_READY_MADE[name]).values():
+        if option.required and option.name not in settled:
+            raise InputError(
+                f"task '{name}' needs {option.name}: {name}({option.name}=...), or "
+                f"--{option.name.replace('_', '-')} ... on the command line. {option.help}"
+            )
+    return _READY_MADE[name](**settled, train_on=train_on)
 
 
 def _unknown(spec: str) -> InputError:
