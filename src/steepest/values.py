@@ -3,37 +3,101 @@
 arguments = [ argument { "," argument } ] ")"
 argument  = name "=" value
 value     = number | true | false | none | word | 'text' | ( value, … ) | range | choice
-range     = number ".." number
+range     = number ".." number | scale "(" number ".." number ")"
+scale     = "log" | "linear" | "one_minus_log"
 choice    = "{" value { "," value } "}"
 """
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, get_args
 
 from steepest.errors import InputError
 
-__all__ = ["Choice", "Range", "Reader", "write_value"]
+__all__ = ["SCALES", "Choice", "Range", "Reader", "Scale", "write_value"]
+
+Scale = Literal["log", "linear", "one_minus_log"]
+SCALES: tuple[Scale, ...] = get_args(Scale)
 
 
 @dataclass(frozen=True)
 class Range:
-    """``low..high``: the hyperparameter is searched between these."""
+    """``low..high``: the hyperparameter is searched between these, both included.
+
+    Attributes:
+        low: The low end.
+        high: The high end.
+        scale: What is spread evenly: the value (``linear``), its logarithm (``log``), or the
+            logarithm of 1 - value (``one_minus_log``). None: what is customary for the
+            hyperparameter, see `steepest.tune.customary_scale`.
+
+    >>> str(Range(1e-4, 0.1)), str(Range(0.001, 1.0, "linear"))
+    ('0.0001..0.1', 'linear(0.001..1.0)')
+    >>> Range(1.0, 0.5)
+    Traceback (most recent call last):
+        ...
+    steepest.errors.InputError: the range 1.0..0.5 is empty; write the smaller end first
+    """
 
     low: float
     high: float
+    scale: Scale | None = None
+
+    def __post_init__(self) -> None:
+        ends: tuple[Any, Any] = (self.low, self.high)
+        for end in ends:
+            if isinstance(end, bool) or not isinstance(end, (int, float)):
+                raise InputError(f"the ends of a range are numbers, got {end!r}")
+        object.__setattr__(self, "low", float(self.low))
+        object.__setattr__(self, "high", float(self.high))
+        bare = f"{write_value(self.low)}..{write_value(self.high)}"
+        if not all(map(math.isfinite, (self.low, self.high))):
+            raise InputError(f"the range {bare} has no end; both ends must be finite")
+        if self.low == self.high:
+            raise InputError(f"the range {bare} is a single value; write {write_value(self.low)}")
+        if self.low > self.high:
+            raise InputError(f"the range {bare} is empty; write the smaller end first")
+        given: Any = self.scale
+        if given is not None and given not in SCALES:
+            raise InputError(f"a scale is one of {', '.join(SCALES)}, got {given!r}")
+        if self.scale == "log" and self.low <= 0:
+            raise InputError(
+                f"the range {bare} cannot be searched on a log scale, which begins above 0; begin "
+                f"it above 0, or write linear({bare})"
+            )
+        if self.scale == "one_minus_log" and self.high >= 1:
+            raise InputError(
+                f"the range {bare} cannot be searched on the log scale of 1 - x, which ends below "
+                f"1; end it below 1, or write linear({bare})"
+            )
 
     def __str__(self) -> str:
-        return f"{write_value(self.low)}..{write_value(self.high)}"
+        text = f"{write_value(self.low)}..{write_value(self.high)}"
+        return text if self.scale is None else f"{self.scale}({text})"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """``{a, b, c}``: the hyperparameter is searched among these."""
+    """``{a, b, c}``: the hyperparameter is searched among these.
+
+    >>> str(Choice((True, False)))
+    '{true, false}'
+    """
 
     values: tuple[Any, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", tuple(self.values))
+        if not self.values:
+            raise InputError("a choice needs at least one value, got none")
+        for at, value in enumerate(self.values):
+            if isinstance(value, (Range, Choice)):
+                raise InputError(f"a choice is among plain values, got {value}")
+            if value in self.values[:at]:
+                raise InputError(f"the choice {self} has {write_value(value)} twice")
 
     def __str__(self) -> str:
         return "{" + ", ".join(map(write_value, self.values)) + "}"
@@ -116,10 +180,15 @@ class Reader:
             number = _number(found)
             if not self.accept(".."):
                 return number
-            high = self._next()
-            if self.kind != "number":
-                self.fail("expected a number after '..'", start)
-            return Range(float(number), float(_number(high)))
+            return self._range(number, start)
+        if self.kind == "word" and found in SCALES and self.accept("("):
+            low = self._next()
+            if self.kind != "number" or not self.accept(".."):
+                self.fail(f"expected a range, such as {found}(0.1..0.9)", start)
+            scaled = self._range(_number(low), start, scale=next(s for s in SCALES if s == found))
+            if not self.accept(")"):
+                self.fail("expected ')'")
+            return scaled
         if self.kind == "word":
             return _WORDS.get(found.lower(), found)
         if self.kind == "text":
@@ -128,10 +197,20 @@ class Reader:
             return self._list(")")
         if found == "{":
             values = self._list("}")
-            if not values:
-                self.fail("a choice needs at least one value", start)
-            return Choice(values)
+            try:
+                return Choice(values)
+            except InputError as error:
+                raise self._wrong(error) from None
         return self.fail("expected a value", start)
+
+    def _range(self, low: float, start: int, *, scale: Scale | None = None) -> Range:
+        high = self._next()
+        if self.kind != "number":
+            self.fail("expected a number after '..'", start)
+        try:
+            return Range(low, _number(high), scale)
+        except InputError as error:
+            raise self._wrong(error) from None
 
     def _list(self, closing: str) -> tuple[Any, ...]:
         values: list[Any] = []
@@ -163,7 +242,10 @@ class Reader:
         """Raise `InputError`, with the place where the text stops making sense."""
         rest = self.text[self.at if at is None else at :].strip()
         place = f"before '{rest}'" if rest else "at its end"
-        raise InputError(f"cannot read the {self.what} '{self.text}': {expected} {place}")
+        raise self._wrong(f"{expected} {place}")
+
+    def _wrong(self, reason: object) -> InputError:
+        return InputError(f"cannot read the {self.what} '{self.text}': {reason}")
 
 
 def _number(digits: str) -> int | float:

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from steepest.errors import InputError
 from steepest.racing.arm import parse
-from steepest.racing.grammar import ArmText, Choice, Range, read, write_value
+from steepest.racing.grammar import ArmText, read
+from steepest.values import Choice, Range, write_value
 
 READ = {
     "adam()": ("adam", {}, None),
@@ -40,7 +41,14 @@ READ = {
     ),
     "adam(lr=1e-4..1e-1)": ("adam", {"lr": Range(1e-4, 0.1)}, None),
     "adam(lr=1..2)": ("adam", {"lr": Range(1.0, 2.0)}, None),
-    "adam(lr=1...5)": ("adam", {"lr": Range(1.0, 0.5)}, None),
+    "adam(lr=.1...5)": ("adam", {"lr": Range(0.1, 0.5)}, None),
+    "adam(lr=linear(0.1 .. 1), beta1=log(.1...5))": (
+        "adam",
+        {"lr": Range(0.1, 1.0, "linear"), "beta1": Range(0.1, 0.5, "log")},
+        None,
+    ),
+    "a:C(betas=(0.8..0.99, 0.999))": ("a:C", {"betas": (Range(0.8, 0.99), 0.999)}, None),
+    "a:C(name=log)": ("a:C", {"name": "log"}, None),
     "adam(lr={1e-3, 1e-2})": ("adam", {"lr": Choice((1e-3, 1e-2))}, None),
     "sgd(nesterov={true,false})": ("sgd", {"nesterov": Choice((True, False))}, None),
 }
@@ -64,6 +72,14 @@ UNREADABLE = {
     "adam() +": "expected a schedule after '+'",
     "adam(lr=1..x)": "expected a number after '..'",
     "adam(lr={})": "a choice needs at least one value",
+    "adam(lr={1, 1})": "has 1 twice",
+    "adam(lr=1...5)": "the range 1.0..0.5 is empty; write the smaller end first",
+    "adam(lr=1..1)": "is a single value; write 1.0",
+    "adam(lr=1..inf)": "both ends must be finite",
+    "adam(lr=log(0..1))": "which begins above 0",
+    "adam(lr=log(1))": "expected a range, such as log(0.1..0.9)",
+    "adam(lr=log(1..2)": "expected ',' or ')' at its end",
+    "adam(lr=log(1..2 3))": "expected ')' before '3))'",
     "adam(lr=3x)": "expected a value before '3x)'",
     "adam(lr=__import__('os'))": "expected ',' or ')'",
     "adam)": "expected '(', '+' or the end",

@@ -17,7 +17,7 @@ import torch
 from steepest import rules, schedules
 from steepest.errors import InputError, LedgerError, unknown_name
 from steepest.racing import grammar, lookup
-from steepest.racing.grammar import write_value
+from steepest.values import Choice, Range, write_value
 
 if TYPE_CHECKING:
     from steepest.schedules import Schedule
@@ -239,8 +239,8 @@ def _refuse_tuning(written: grammar.ArmText, *, values: Mapping[str, Any]) -> No
             f"{written.head}(lr=1e-3)"
         )
     for key, value in values.items():
-        if isinstance(value, (grammar.Range, grammar.Choice)):
-            one = value.low if isinstance(value, grammar.Range) else value.values[0]
+        if isinstance(value, (Range, Choice)):
+            one = value.low if isinstance(value, Range) else value.values[0]
             raise InputError(
                 f"{written.head}: {key}={value} asks for tuning, which this version cannot do yet; "
                 f"fix one value: {key}={write_value(one)}"

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from steepest.values import Choice, Range, Reader, write_value
+from steepest.values import Reader
 
-__all__ = ["ArmText", "Choice", "Range", "read", "write_value"]
+__all__ = ["ArmText", "read"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def read(text: str) -> ArmText:
     >>> read("torch.optim:Adam(betas=(0.9, 0.99))").arguments
     {'betas': (0.9, 0.99)}
     >>> read("adam(lr=1e-4..1e-1)").arguments["lr"]
-    Range(low=0.0001, high=0.1)
+    Range(low=0.0001, high=0.1, scale=None)
     >>> read("adam(lr=1e-3")
     Traceback (most recent call last):
         ...
