@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from steepest import optim, rules, schedules, tasks
+    from steepest.adapters import optax
     from steepest.api import RaceResult, load, race, resume
     from steepest.auditing import audit
     from steepest.errors import SteepestError
@@ -32,6 +33,7 @@ __all__ = [
     "audit",
     "draw_schedules",
     "load",
+    "optax",
     "optim",
     "race",
     "resume",
@@ -49,6 +51,7 @@ _PUBLIC = {
     "audit": ("steepest.auditing", "audit"),
     "draw_schedules": ("steepest.reporting.schedules", "draw_schedules"),
     "load": ("steepest.api", "load"),
+    "optax": ("steepest.adapters.optax", ""),
     "optim": ("steepest.optim", ""),
     "race": ("steepest.api", "race"),
     "resume": ("steepest.api", "resume"),
