@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-import numpy as np
 import torch
 
 from steepest.racing.plan import RunPlan
 from steepest.racing.record import Place
-from steepest.racing.solo import train_here
-from steepest.racing.together import build
+from steepest.train.agreement import why_not_together
 from steepest.train.memory import fitting, member_bytes
-from steepest.train.population import Member, why_not
+from steepest.train.population import Member
 
 __all__ = ["Fit", "in_groups", "try_population"]
-
-_AGREE = 1e-3  # relative; three steps of one run in float32 differ by 1e-6
 
 
 @dataclass
@@ -57,7 +52,13 @@ def try_population(place: Place, waiting: Sequence[RunPlan]) -> Fit:
         runs = [run for run in waiting if run.arm.label == arm.label]
         if not runs:
             continue
-        reason = _why_not_batched(place, runs)
+        reason = why_not_together(
+            place.task,
+            [Member(run.arm.factory(), run.arm.schedule, run.seed) for run in runs[:2]],
+            steps=runs[0].steps,
+            batch_size=place.plan.spec.batch_size,
+            device=place.plan.spec.device,
+        )
         if reason is None:
             fine += runs
             continue
@@ -83,33 +84,3 @@ def try_population(place: Place, waiting: Sequence[RunPlan]) -> Fit:
             ("memory", f"{most} runs fit into memory at a time, at {each / 2**20:.1f} MiB each")
         )
     return Fit(min(most, len(fine)), fine, events)
-
-
-def _why_not_batched(place: Place, runs: Sequence[RunPlan]) -> str | None:
-    """Train two members for three steps, and each of them alone; None if they agree."""
-    pair = [*runs[:2], *runs[:1]][:2]
-    try:
-        population = build(place, pair, compiled=False)
-        chunks = population.advance(3)
-        for run, chunk in zip(pair, chunks, strict=True):
-            alone = train_here(place, run)
-            expected = alone.advance(3).loss
-            if len(chunk.loss) != len(expected):
-                return "it diverges there at another step than alone"
-            finite = np.isfinite(expected)
-            off = np.abs(chunk.loss - expected)[finite]
-            scale = np.maximum(np.abs(expected[finite]), 1e-3)
-            if (off > _AGREE * scale).any():
-                return (
-                    f"its losses there ({_numbers(chunk.loss)}) are not those it has alone "
-                    f"({_numbers(expected)}); the model or the optimizer keeps or draws something "
-                    "that members would share"
-                )
-        population.try_evaluation(place.plan.spec.batch_size)
-    except Exception as error:  # noqa: BLE001  a stranger's code; alone it may well work
-        return why_not(error)
-    return None
-
-
-def _numbers(values: Any) -> str:
-    return ", ".join(f"{value:.4g}" for value in values)
