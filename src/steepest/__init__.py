@@ -5,7 +5,7 @@ more than torch itself and pulls in no optional package.
 
 >>> import steepest
 >>> sorted(steepest.__all__)[:3]
-['Metric', 'RaceResult', 'SteepestError']
+['DivergenceGuard', 'EarlyStopping', 'Metric']
 """
 
 from __future__ import annotations
@@ -20,11 +20,15 @@ if TYPE_CHECKING:
     from steepest.auditing import audit
     from steepest.errors import SteepestError
     from steepest.reporting.schedules import draw_schedules
+    from steepest.train.guard import DivergenceGuard
+    from steepest.train.stopping import EarlyStopping
     from steepest.train.task import Metric, Task
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "DivergenceGuard",
+    "EarlyStopping",
     "Metric",
     "RaceResult",
     "SteepestError",
@@ -44,6 +48,8 @@ __all__ = [
 
 # name -> (module, attribute); an empty attribute means the module itself
 _PUBLIC = {
+    "DivergenceGuard": ("steepest.train.guard", "DivergenceGuard"),
+    "EarlyStopping": ("steepest.train.stopping", "EarlyStopping"),
     "Metric": ("steepest.train.task", "Metric"),
     "RaceResult": ("steepest.api", "RaceResult"),
     "SteepestError": ("steepest.errors", "SteepestError"),
