@@ -4,8 +4,8 @@ The public names are loaded when they are first used, so that ``import steepest`
 more than torch itself and pulls in no optional package.
 
 >>> import steepest
->>> sorted(steepest.__all__)[:3]
-['DivergenceGuard', 'EarlyStopping', 'Metric']
+>>> {"race", "load", "resume"} <= set(steepest.__all__)
+True
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from steepest import optim, rules, schedules, tasks
     from steepest.adapters import optax
-    from steepest.api import RaceResult, load, race, resume
+    from steepest.api import MultiResult, RaceResult, load, race, resume
     from steepest.auditing import audit
     from steepest.errors import SteepestError
     from steepest.reporting.schedules import draw_schedules
@@ -30,6 +30,7 @@ __all__ = [
     "DivergenceGuard",
     "EarlyStopping",
     "Metric",
+    "MultiResult",
     "RaceResult",
     "SteepestError",
     "Task",
@@ -51,6 +52,7 @@ _PUBLIC = {
     "DivergenceGuard": ("steepest.train.guard", "DivergenceGuard"),
     "EarlyStopping": ("steepest.train.stopping", "EarlyStopping"),
     "Metric": ("steepest.train.task", "Metric"),
+    "MultiResult": ("steepest.api", "MultiResult"),
     "RaceResult": ("steepest.api", "RaceResult"),
     "SteepestError": ("steepest.errors", "SteepestError"),
     "Task": ("steepest.train.task", "Task"),

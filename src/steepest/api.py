@@ -18,18 +18,22 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 from steepest import tasks
+from steepest.errors import InputError, LedgerError
 from steepest.racing.engine import EngineName, check_engine
 from steepest.racing.folder import open_race, reopen
+from steepest.racing.observer import stopped
 from steepest.racing.plan import Plan, plan
 from steepest.racing.result import Result
-from steepest.racing.run import Observer, Outcome, Pace, execute
+from steepest.racing.run import Observer, Outcome, Pace, StoppedError, execute
+from steepest.racing.several import Several, is_several, open_several, places
 from steepest.reporting.html import write_html
+from steepest.reporting.several import write_several_html
 from steepest.train.task import Task
 
-__all__ = ["RaceResult", "load", "prepare", "race", "resume"]
+__all__ = ["MultiResult", "RaceResult", "load", "prepare", "race", "resume"]
 
 
 class RaceResult(Result):
@@ -51,6 +55,37 @@ class RaceResult(Result):
         return write_html(self, self.folder / "report.html" if path is None else path)
 
 
+class MultiResult(Several):
+    """What came out of a race over several tasks: a `RaceResult` per task, and their aggregates.
+
+    ``results["mnist-mlp"]``, or ``self["mnist-mlp"]``, is one task's result, with everything that
+    the result of a race over one task has. See `steepest.racing.several.Several`.
+    """
+
+    results: dict[str, RaceResult]  # type: ignore[assignment]  # as `_read` makes them
+
+    def _read(self, path: Path) -> RaceResult:
+        return RaceResult(path)
+
+    def __getitem__(self, task: str) -> RaceResult:
+        """The result of one task."""
+        super().__getitem__(task)  # names the tasks if there is no such one
+        return self.results[task]
+
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write the report over all tasks, and one for each task beside its ledger.
+
+        Args:
+            path: Where the one over all tasks goes; default: ``report.html`` in the folder.
+
+        Returns:
+            The report over all tasks.
+        """
+        for result in self.results.values():
+            result.report()
+        return write_several_html(self, self.folder / "report.html" if path is None else path)
+
+
 def prepare(
     task: str | Task,
     arms: Iterable[Any] | Mapping[str, Any],
@@ -64,19 +99,57 @@ def prepare(
     return loaded, plan(loaded, arms, train_on=train_on, task_spec=spec, **settings)
 
 
-def default_folder(planned: Plan) -> Path:
-    """Where a race lies if nobody says where: named by its task and by what was asked for.
+def default_folder(*planned: Plan) -> Path:
+    """Where a race lies if nobody says where: named by its tasks and by what was asked for.
 
     The same race asked for again finds what is done already; another one never collides with it.
     """
-    asked = json.dumps(planned.spec.to_dict(), sort_keys=True)
-    if "(" in (planned.task_spec or ""):  # a ready-made task with options
-        asked += str(planned.task_spec)
-    return Path("runs") / f"{planned.spec.task}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}"
+    asked = "\n".join(map(_asked, planned))
+    name = "+".join(each.spec.task for each in planned)[:80]
+    return Path("runs") / f"{name}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}"
+
+
+def _asked(planned: Plan) -> str:
+    options = "(" in (planned.task_spec or "")  # a ready-made task with options
+    return json.dumps(planned.spec.to_dict(), sort_keys=True) + str(planned.task_spec) * options
+
+
+class RaceSettings(TypedDict, total=False):
+    """The settings of `race`, for type checkers: what it returns depends on the task alone."""
+
+    seeds: int | Sequence[int]
+    epochs: float | None
+    steps: int | None
+    batch_size: int | None
+    eval_every: int | None
+    target: str | float | None
+    out: str | Path | None
+    device: str
+    train_on: Literal["train", "all"]
+    level: float
+    min_effect: float
+    timing: float
+    engine: EngineName
+    fresh: bool
+    observer: Observer | None
+
+
+@overload
+def race(
+    task: str | Task, arms: Iterable[Any] | Mapping[str, Any], **settings: Unpack[RaceSettings]
+) -> RaceResult: ...
+
+
+@overload
+def race(
+    task: list[Any] | tuple[Any, ...],
+    arms: Iterable[Any] | Mapping[str, Any],
+    **settings: Unpack[RaceSettings],
+) -> MultiResult: ...
 
 
 def race(
-    task: str | Task,
+    task: str | Task | list[Any] | tuple[Any, ...],
     arms: Iterable[Any] | Mapping[str, Any],
     *,
     seeds: int | Sequence[int] = 6,
@@ -94,14 +167,15 @@ def race(
     engine: EngineName = "auto",
     fresh: bool = False,
     observer: Observer | None = None,
-) -> RaceResult:
+) -> RaceResult | MultiResult:
     """Race optimizers on a task: same start, same batches, same noise, many seeds, one verdict.
 
     A race that was begun in the same folder goes on where it stopped; a finished one is read.
 
     Args:
         task: A `Task`; the name of a ready-made one, with its options if it takes some
-            (``"text(data=ads.xlsx)"``); or ``"my_task.py:task"``.
+            (``"text(data=ads.xlsx)"``); or ``"my_task.py:task"``. A list of them is raced one
+            after the other with the same settings, and gives a `MultiResult`.
         arms: Texts such as ``"adam(lr=1e-3)"``; or a mapping from labels to texts, optimizer
             classes, or functions that take the parameters and return a `torch.optim.Optimizer`.
         seeds: How many, or which.
@@ -130,21 +204,28 @@ def race(
         InputError: Before anything is trained, for everything that can be known by then.
         LedgerError: If ``out`` holds another race or cannot be written.
     """
-    loaded, planned = prepare(
-        task,
-        arms,
-        seeds=seeds,
-        epochs=epochs,
-        steps=steps,
-        batch_size=batch_size,
-        eval_every=eval_every,
-        target=target,
-        device=device,
-        train_on=train_on,
-        level=level,
-        min_effect=min_effect,
-    )
-    folder = default_folder(planned) if out is None else Path(out)
+    settled = [
+        prepare(
+            each,
+            arms,
+            seeds=seeds,
+            epochs=epochs,
+            steps=steps,
+            batch_size=batch_size,
+            eval_every=eval_every,
+            target=target,
+            device=device,
+            train_on=train_on,
+            level=level,
+            min_effect=min_effect,
+        )
+        for each in (task if isinstance(task, list | tuple) else [task])
+    ]
+    folder = default_folder(*(planned for _, planned in settled)) if out is None else Path(out)
+    if isinstance(task, list | tuple):
+        run_several(settled, folder, fresh=fresh, observer=observer, timing=timing, engine=engine)
+        return MultiResult(folder)
+    loaded, planned = settled[0]
     run(loaded, planned, folder, fresh=fresh, observer=observer, timing=timing, engine=engine)
     return RaceResult(folder)
 
@@ -162,35 +243,92 @@ def run(
 ) -> Outcome:
     """Carry out a settled race in a folder; its protocol names ``command`` as what repeats it."""
     check_engine(engine)
+    if is_several(folder):
+        raise LedgerError(f"{folder} holds races over several tasks; use another --out")
     with open_race(folder, planned, fresh=fresh, command=command) as ledger:
         return execute(
             ledger, planned, task, observer=observer, pace=Pace(timing=timing), engine=engine
         )
 
 
+def run_several(
+    settled: Sequence[tuple[Task, Plan]],
+    folder: Path,
+    *,
+    fresh: bool = False,
+    observer: Observer | None = None,
+    timing: float = 6.0,
+    engine: EngineName = "auto",
+    command: str = "",
+) -> None:
+    """Carry out settled races over several tasks, one after the other, in one folder.
+
+    All of them are planned in the folder before the first one starts, so that whatever happens,
+    all can be resumed.
+
+    Raises:
+        InputError: If there is no task, or two have one name.
+        StoppedError: After Ctrl-C; it names the folder of all of them.
+    """
+    check_engine(engine)
+    if not settled:
+        raise InputError("a race needs at least one task, got none")
+    plans = [planned for _, planned in settled]
+    inside = open_several(folder, plans, fresh=fresh, command=command)
+    try:
+        for loaded, planned in settled:
+            run(
+                loaded,
+                planned,
+                inside[planned.spec.task],
+                observer=observer,
+                timing=timing,
+                engine=engine,
+                command=command,
+            )
+    except StoppedError as error:
+        raise stopped(folder) from error
+
+
 def resume(
-    folder: str | Path, *, task: Task | None = None, observer: Observer | None = None
-) -> RaceResult:
+    folder: str | Path,
+    *,
+    task: Task | Sequence[Task] | None = None,
+    observer: Observer | None = None,
+) -> RaceResult | MultiResult:
     """Go on with a race that was interrupted; the outcome is bitwise that of an uninterrupted one.
 
     Args:
-        folder: The race's folder.
-        task: The task, if it was given as an object; otherwise it is found by its name.
+        folder: The race's folder, or that of races over several tasks.
+        task: The task, or tasks, if given as objects; otherwise they are found by their names.
         observer: Who wants to see how far it is.
 
     Raises:
         LedgerError: If there is no race, or its task or an arm's code has changed since.
     """
+    if is_several(folder):
+        given = [task] if isinstance(task, Task) else task or ()
+        by_name = {each.name: each for each in given}
+        try:
+            for name, path in places(folder).items():
+                resume(path, task=by_name.get(name), observer=observer)
+        except StoppedError as error:
+            raise stopped(Path(folder)) from error
+        return MultiResult(folder)
+    if task is not None and not isinstance(task, Task):
+        raise InputError(f"{folder} holds a race over one task; give that task, not a list")
     ledger, planned, found = reopen(folder, task)
     with ledger:
         execute(ledger, planned, found, observer=observer, engine="auto")
     return RaceResult(folder)
 
 
-def load(folder: str | Path) -> RaceResult:
+def load(folder: str | Path) -> RaceResult | MultiResult:
     """The result in a race's folder, finished or not; nothing is trained and no task is loaded.
+
+    The folder of a race over several tasks gives a `MultiResult`.
 
     Raises:
         LedgerError: If there is no race in the folder.
     """
-    return RaceResult(folder)
+    return MultiResult(folder) if is_several(folder) else RaceResult(folder)

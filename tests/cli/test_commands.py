@@ -191,3 +191,27 @@ def test_a_run_whose_code_raises_is_recorded_and_exits_with_1(
     assert ended.code == 1
     assert "failed" in ended.out
     assert "done torch.optim:SGD(lr=0.1), seed 1" in ended.err
+
+
+def test_several_tasks_are_one_command_and_one_report(
+    steepest: Any, task_file: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.py"
+    other.write_text(task_file.read_text().replace('name="points"', 'name="other points"'))
+    out = tmp_path / "races"
+    line = ("race", f"{task_file}:task", f"{other}:task", *ARMS, *SHORT, "--engine", "solo")
+    ended = steepest(*line, "--out", out)
+    assert ended.code == 0, ended.err
+    assert ended.out.startswith("Over 2 tasks ")
+    assert ended.out.rstrip().splitlines()[-1] == f"report: {out / 'report.html'}"
+    for page in (out, out / "points", out / "other-points"):
+        assert (page / "report.html").stat().st_size > 100_000
+    body = json.loads(steepest("report", out, "--json").out)
+    assert body["tasks"] == ["points", "other points"]
+    assert len(body["races"]["other points"]["runs"]) == 4
+    again = steepest("report", out, "--picture", tmp_path / "a.svg")
+    assert again.code == 2
+    assert str(out / "points") in again.err
+    missing = steepest("race", f"{task_file}:task", "mnst", *ARMS, *SHORT, "--out", out)
+    assert missing.code == 2
+    assert "did you mean 'mnist'" in missing.err

@@ -26,11 +26,14 @@ class RaceProgress:
     """An observer that draws on a terminal, and prints one line per finished run elsewhere.
 
     Time left is the steps that are left at the speed of the last minutes, so it is right also for
-    a race that is resumed half-way.
+    a race that is resumed half-way. Where several tasks are raced it is that of the task whose
+    turn it is, and the bar says which one of how many that is.
     """
 
-    def __init__(self, console: Console, *, quiet: bool = False) -> None:
+    def __init__(self, console: Console, *, quiet: bool = False, races: int = 1) -> None:
         self.console = console
+        self.races = races
+        self._tasks: list[str] = []
         self.quiet = quiet
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
@@ -86,8 +89,17 @@ class RaceProgress:
                 self.console.print(
                     f"going on: {finished / total:.0%} is done already", highlight=False
                 )
+        if self._bar is not None:
+            self._progress.remove_task(self._bar)
+        if plan.spec.task not in self._tasks:
+            self._tasks.append(plan.spec.task)
+        place = f"{plan.spec.task} ({len(self._tasks)} of {self.races})"
         self._bar = self._progress.add_task(
-            "racing", total=total, completed=sum(self._steps.values()), now="", run="…"
+            "racing" if self.races == 1 else escape(place),
+            total=total,
+            completed=sum(self._steps.values()),
+            now="",
+            run="…",
         )
 
     def advanced(self, run_id: str, step: int, total: int, loss: float) -> None:

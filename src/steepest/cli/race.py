@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -39,9 +40,11 @@ class Engine(StrEnum):
 @takes_task_options
 def race(
     task: Annotated[
-        str,
+        list[str],
         typer.Argument(
-            help="A ready-made task (steepest tasks) with its flags, or my_task.py:task."
+            metavar="TASK...",
+            help="A ready-made task (steepest tasks) with its flags, or my_task.py:task; several "
+            "are raced one after the other, with one report over all of them.",
         ),
     ],
     arms: Annotated[
@@ -94,25 +97,29 @@ def race(
 
     Example: steepest race mnist --arms 'adadelta(lr=0.5)' 'adam(lr=1e-3)' --epochs 3 --seeds 6
     """
-    loaded, planned = api.prepare(
-        task,
-        split_arms(arms),
-        train_on=train_on.value,
-        seeds=seeds,
-        epochs=epochs,
-        steps=steps,
-        batch_size=batch_size,
-        eval_every=eval_every,
-        target=target,
-        device=device,
-        level=level,
-        min_effect=min_effect,
-    )
-    folder = out or api.default_folder(planned)
-    with RaceProgress(Console(stderr=True), quiet=quiet or as_json) as progress:
-        api.run(
-            loaded,
-            planned,
+    settled = [
+        api.prepare(
+            one,
+            split_arms(arms),
+            train_on=train_on.value,
+            seeds=seeds,
+            epochs=epochs,
+            steps=steps,
+            batch_size=batch_size,
+            eval_every=eval_every,
+            target=target,
+            device=device,
+            level=level,
+            min_effect=min_effect,
+        )
+        for one in task
+    ]
+    folder = out or api.default_folder(*(planned for _, planned in settled))
+    with RaceProgress(Console(stderr=True), quiet=quiet or as_json, races=len(task)) as progress:
+        carry_out = (
+            partial(api.run_several, settled) if len(settled) > 1 else partial(api.run, *settled[0])
+        )
+        carry_out(
             folder,
             fresh=fresh,
             observer=progress,

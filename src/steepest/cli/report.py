@@ -9,6 +9,7 @@ import typer
 
 from steepest import api
 from steepest.cli.show import show
+from steepest.errors import InputError
 from steepest.reporting import write_summary_svg
 
 __all__ = ["report"]
@@ -32,5 +33,10 @@ def report(
     """
     result = api.load(folder)
     if picture is not None:
+        if isinstance(result, api.MultiResult):
+            raise InputError(
+                f"--picture draws a race over one task: give the folder of one of "
+                f"{', '.join(str(race.folder) for race in result.results.values())}"
+            )
         write_summary_svg(result, picture)
     show(result, as_json=as_json, report=out)

@@ -11,6 +11,7 @@ from rich.console import Console
 from steepest import api
 from steepest.cli.progress import RaceProgress
 from steepest.cli.show import show
+from steepest.racing.several import is_several, places
 
 __all__ = ["resume"]
 
@@ -24,6 +25,7 @@ def resume(
 
     Example: steepest resume runs/mnist-adadelta-adam
     """
-    with RaceProgress(Console(stderr=True), quiet=quiet or as_json) as progress:
+    races = len(places(folder)) if is_several(folder) else 1
+    with RaceProgress(Console(stderr=True), quiet=quiet or as_json, races=races) as progress:
         result = api.resume(folder, observer=progress)
     show(result, as_json=as_json)

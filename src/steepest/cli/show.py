@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from steepest.api import RaceResult
+from steepest.api import MultiResult, RaceResult
+from steepest.reporting.several import print_several, several_json
 from steepest.reporting.terminal import print_result, result_json
 
 __all__ = ["Failed", "show"]
@@ -23,19 +24,24 @@ class Failed(typer.Exit):
         super().__init__(1)
 
 
-def show(result: RaceResult, *, as_json: bool, report: Path | None = None) -> None:
+def show(result: RaceResult | MultiResult, *, as_json: bool, report: Path | None = None) -> None:
     """Print the result, write the report, and name it in the last line.
 
     Raises:
         Failed: If a run of the race failed.
     """
     page = result.report(report)
+    races = [result] if isinstance(result, RaceResult) else [*result.results.values()]
     if as_json:
-        json.dump({**result_json(result), "report": str(page)}, sys.stdout, indent=2)
+        values = result_json(result) if isinstance(result, RaceResult) else several_json(result)
+        json.dump({**values, "report": str(page)}, sys.stdout, indent=2)
         sys.stdout.write("\n")
     else:
         console = Console()
-        print_result(result, console)
+        if isinstance(result, RaceResult):
+            print_result(result, console)
+        else:
+            print_several(result, console)
         console.print(f"\nreport: {escape(str(page))}", highlight=False, soft_wrap=True)
-    if any(run.status == "failed" for run in result.runs):
+    if any(run.status == "failed" for race in races for run in race.runs):
         raise Failed

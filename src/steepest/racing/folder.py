@@ -22,7 +22,7 @@ from steepest.racing.plan import Plan, plan_again
 from steepest.racing.records import PlannedRun
 from steepest.train.task import Task
 
-__all__ = ["CHECKPOINTS", "WEIGHTS", "open_race", "reopen", "sweep"]
+__all__ = ["CHECKPOINTS", "WEIGHTS", "delete_race", "open_race", "reopen", "sweep"]
 
 CHECKPOINTS = "checkpoints"
 WEIGHTS = "weights"
@@ -43,7 +43,7 @@ def open_race(folder: str | Path, plan: Plan, *, fresh: bool = False, command: s
     """
     folder = Path(folder)
     if fresh and folder.is_dir():
-        _delete_race(folder)
+        delete_race(folder)
     if (folder / FILE).exists():
         ledger = Ledger.write(folder)
         try:
@@ -106,7 +106,8 @@ def sweep(ledger: Ledger) -> None:
                 path.unlink()
 
 
-def _delete_race(folder: Path) -> None:
+def delete_race(folder: Path) -> None:
+    """Delete the race in a folder, and nothing else that lies there."""
     with locked(folder):
         if (folder / FILE).exists():
             Ledger.read(folder).close()  # never delete a file that is not ours

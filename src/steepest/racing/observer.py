@@ -14,7 +14,7 @@ from typing import Protocol
 from steepest.errors import SteepestError
 from steepest.racing.plan import Plan
 
-__all__ = ["Observer", "Pace", "Silent", "Stop", "StoppedError", "stop_requests"]
+__all__ = ["Observer", "Pace", "Silent", "Stop", "StoppedError", "stop_requests", "stopped"]
 
 
 class StoppedError(SteepestError):
@@ -82,15 +82,19 @@ class Stop:
     def obey(self) -> None:
         """Raise `StoppedError` if it was asked for; call it after a commit."""
         if self.requested:
-            raise StoppedError(
-                f"stopped; everything that was done is kept. Go on with: "
-                f"steepest resume {self._folder}"
-            )
+            raise stopped(self._folder)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.requested:  # the second time at once; the last commit stands
             raise KeyboardInterrupt
         self.requested = True
+
+
+def stopped(folder: Path) -> StoppedError:
+    """What is said when a race was stopped: how it goes on."""
+    return StoppedError(
+        f"stopped; everything that was done is kept. Go on with: steepest resume {folder}"
+    )
 
 
 @contextmanager

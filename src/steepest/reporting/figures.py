@@ -33,6 +33,7 @@ from steepest.reporting.facts import (
     result_unit,
 )
 from steepest.reporting.palette import look_of
+from steepest.reporting.tables import TURNED
 from steepest.stats import mean_interval
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from steepest.racing.result import RankRow, Result
     from steepest.stats import PairVerdict
 
-__all__ = ["evaluation_pictures", "final_picture", "learning_rates"]
+__all__ = ["evaluation_pictures", "final_panel", "final_picture", "learning_rates"]
 
 ROW = 64  # height of one arm in a figure of rows, in CSS pixels
 BAND = 0.16
@@ -58,7 +59,7 @@ def final_picture(result: Result) -> Picture | None:
     if not any(values.values()):
         return None
     unit = result_unit(result)
-    panels = [_final_panel(result, values, unit)]
+    panels = [final_panel(result, values, unit)]
     pairs = _differences(result, values)
     if pairs:
         panels.append(_difference_panel(result, pairs, unit))
@@ -75,7 +76,8 @@ def final_picture(result: Result) -> Picture | None:
     )
 
 
-def _final_panel(result: Result, values: Mapping[str, dict[int, float]], unit: Unit) -> Panel:
+def final_panel(result: Result, values: Mapping[str, dict[int, float]], unit: Unit) -> Panel:
+    """One row per arm, best first: every seed as a dot, the mean and its interval."""
     words = metric_words(result.metric)
     better = "higher" if result.higher_is_better else "lower"
     figure = axes(x=f"{words}{unit.suffix and ' (%)'} · {better} is better", left=8)
@@ -215,8 +217,7 @@ def _difference_panel(
 
 
 def _decision(pair: PairVerdict, first: str) -> str:
-    turned = {"better": "worse", "worse": "better", "undecided": "undecided"}
-    return pair.decision if pair.a == first else turned[pair.decision]
+    return pair.decision if pair.a == first else TURNED[pair.decision]
 
 
 # --- evaluations ---------------------------------------------------------------------------------

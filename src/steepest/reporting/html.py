@@ -4,26 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from steepest.errors import LedgerError
 from steepest.numbers import amount
 from steepest.reporting.costs import target_picture, timing_picture
-from steepest.reporting.drawing import FONTS
-from steepest.reporting.facts import Flag, arm_numbers, final_runs, flags, headline, sentences
+from steepest.reporting.facts import Flag, final_runs, flags, headline, sentences
 from steepest.reporting.figures import evaluation_pictures, final_picture, learning_rates
 from steepest.reporting.layers import layer_picture, layer_table
 from steepest.reporting.loss import training_loss
-from steepest.reporting.page import (
-    asset,
-    columns_of,
-    environment,
-    plotly_bundle,
-    specs_of,
-    write_whole,
-)
+from steepest.reporting.page import fill, write_whole
 from steepest.reporting.palette import look_of
 from steepest.reporting.protocol import protocol_groups, protocol_tables, reproduce
 from steepest.reporting.tables import (
@@ -38,7 +29,7 @@ from steepest.reporting.tables import (
 if TYPE_CHECKING:
     from steepest.racing.result import Result
 
-__all__ = ["write_html"]
+__all__ = ["marks_of", "write_html"]
 
 # The markers of plotly, drawn around the origin, for legends outside of plots.
 PATHS = {
@@ -109,40 +100,33 @@ def render(result: Result) -> str:
         "timing": timing_table(result),
         "layers": layer_table(result, rows),
     }
-    specs = {picture.key: list(specs_of(picture)) for picture in pictures}
-    return (
-        environment()
-        .get_template("report.html.j2")
-        .render(
-            title=f"{headline(result)} – {result.task}",
-            eyebrow=_eyebrow(result),
-            headline=headline(result),
-            sentences=sentences(result),
-            flags=noted,
-            marks=[
-                Mark(arm.label, arm.text, look.color, PATHS[look.symbol])
-                for arm, look in (
-                    (arm, look_of(arm_numbers(result)[arm.label])) for arm in result.arms
-                )
-            ],
-            ranking=ranking_table(result),
-            pairs=pair_table(result),
-            matrix=matrix_table(result),
-            pictures=pictures,
-            specs=specs,
-            columns=columns_of,
-            tables_under=_present(under),
-            command=reproduce(result),
-            protocol=protocol_groups(result),
-            protocol_tables=protocol_tables(result),
-            version=version("steepest"),
-            folder=result.folder,
-            css=asset("report.css"),
-            fonts=FONTS,
-            js=asset("report.js"),
-            bundle=plotly_bundle() if specs else "",
-        )
+    return fill(
+        "report.html.j2",
+        pictures,
+        title=f"{headline(result)} – {result.task}",
+        eyebrow=_eyebrow(result),
+        headline=headline(result),
+        sentences=sentences(result),
+        flags=noted,
+        marks=marks_of({arm.label: arm.text for arm in result.arms}),
+        ranking=ranking_table(result),
+        pairs=pair_table(result),
+        matrix=matrix_table(result),
+        tables_under=_present(under),
+        command=reproduce(result),
+        protocol=protocol_groups(result),
+        protocol_tables=protocol_tables(result),
+        folder=result.folder,
     )
+
+
+def marks_of(arms: Mapping[str, str]) -> list[Mark]:
+    """The legend of the arms, from their labels to their texts, in the order of their numbers."""
+    looks = [look_of(number) for number in range(len(arms))]
+    return [
+        Mark(label, text, look.color, PATHS[look.symbol])
+        for (label, text), look in zip(arms.items(), looks, strict=True)
+    ]
 
 
 def _present(tables: Mapping[str, Table | None]) -> dict[str, list[Table]]:

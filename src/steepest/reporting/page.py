@@ -25,6 +25,7 @@ __all__ = [
     "asset",
     "columns_of",
     "environment",
+    "fill",
     "plotly_bundle",
     "render_page",
     "specs_of",
@@ -57,22 +58,31 @@ class Page:
 
 def render_page(page: Page) -> str:
     """The page as text."""
-    specs = {picture.key: list(specs_of(picture)) for picture in page.pictures}
-    return (
+    return fill(
+        "page.html.j2",
+        page.pictures,
+        title=page.headline,
+        eyebrow=page.eyebrow,
+        headline=page.headline,
+        sentences=page.sentences,
+        flags=page.flags,
+        tables_under=page.tables,
+        marks=(),
+        command=page.command,
+    )
+
+
+def fill(template: str, pictures: Sequence[Picture], **values: Any) -> str:
+    """One of the package's page templates with its figures, style and script inside."""
+    specs = {picture.key: list(specs_of(picture)) for picture in pictures}
+    page: str = (
         environment()
-        .get_template("page.html.j2")
+        .get_template(template)
         .render(
-            title=page.headline,
-            eyebrow=page.eyebrow,
-            headline=page.headline,
-            sentences=page.sentences,
-            flags=page.flags,
-            pictures=page.pictures,
+            **values,
+            pictures=pictures,
             specs=specs,
             columns=columns_of,
-            tables_under=page.tables,
-            marks=(),
-            command=page.command,
             version=version("steepest"),
             css=asset("report.css"),
             fonts=FONTS,
@@ -80,6 +90,7 @@ def render_page(page: Page) -> str:
             bundle=plotly_bundle() if specs else "",
         )
     )
+    return page
 
 
 def write_whole(path: str | Path, data: bytes, *, what: str) -> Path:

@@ -30,8 +30,11 @@ if TYPE_CHECKING:
     from steepest.stats import PairVerdict
 
 __all__ = [
+    "DECISIONS",
+    "TURNED",
     "Cell",
     "Table",
+    "aligned",
     "final_table",
     "matrix_table",
     "pair_table",
@@ -50,11 +53,13 @@ class Cell:
         text: What stands in it.
         arm: The number of the arm that it names, which gets its colour.
         tone: ``good``, ``bad`` or ``quiet`` for a decision; said in the text too.
+        link: A page beside this one that the text leads to.
     """
 
     text: str
     arm: int | None = None
     tone: Literal["", "good", "bad", "quiet"] = ""
+    link: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ class Table:
     notes: tuple[str, ...] = field(default=())
 
 
-def _aligned(*left: Align, to: Sequence[str]) -> tuple[Align, ...]:
+def aligned(*left: Align, to: Sequence[str]) -> tuple[Align, ...]:
     """The first columns as given, all others to the right, as numbers are."""
     right: list[Align] = ["right"] * (len(to) - len(left))
     return (*left, *right)
@@ -113,7 +118,7 @@ def ranking_table(result: Result) -> Table:
         f"mean and {level} % interval over seeds",
         heads,
         tuple(rows),
-        _aligned("right", "left", to=heads),
+        aligned("right", "left", to=heads),
     )
 
 
@@ -193,6 +198,11 @@ DECISIONS: dict[str, tuple[str, Literal["good", "bad", "quiet"]]] = {
     "worse": ("▼", "bad"),
     "undecided": ("·", "quiet"),
 }
+TURNED: dict[str, Literal["better", "worse", "undecided"]] = {
+    "better": "worse",
+    "worse": "better",
+    "undecided": "undecided",
+}
 
 
 def _needed(count: int | None) -> str:
@@ -221,7 +231,7 @@ def final_table(result: Result) -> Table | None:
         f"Final values: mean and {significant(100 * level)} % interval over seeds",
         heads,
         tuple(rows),
-        _aligned("left", to=heads),
+        aligned("left", to=heads),
     )
 
 
@@ -230,12 +240,11 @@ def matrix_table(result: Result) -> Table | None:
     if len(result.arms) < 3 or not result.verdict.pairs:
         return None
     numbers, unit = arm_numbers(result), result_unit(result)
-    turned = {"better": "worse", "worse": "better", "undecided": "undecided"}
     cells: dict[tuple[str, str], Cell] = {}
     for pair in result.verdict.pairs:
         for a, b, decision, side in (
             (pair.a, pair.b, pair.decision, 1),
-            (pair.b, pair.a, turned[pair.decision], -1),
+            (pair.b, pair.a, TURNED[pair.decision], -1),
         ):
             sign, tone = DECISIONS[decision]
             ends = sorted((side * pair.comparison.low, side * pair.comparison.high))
@@ -255,7 +264,7 @@ def matrix_table(result: Result) -> Table | None:
         f"Row minus column{points}: ▲ the row is better, ▼ worse, · undecided",
         ("Arm", *(str(place) for place in range(1, len(order) + 1))),
         rows,
-        _aligned("left", to=("", *order)),
+        aligned("left", to=("", *order)),
     )
 
 
@@ -280,5 +289,5 @@ def timing_table(result: Result) -> Table | None:
             (Cell(label, arm=numbers[label]), *(cell(of.get(q.key), q) for q in known))
             for label, of in rows.items()
         ),
-        _aligned("left", to=heads),
+        aligned("left", to=heads),
     )

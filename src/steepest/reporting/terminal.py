@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from steepest.numbers import significant, time_text
-from steepest.reporting.facts import flags, headline, sentences, target_words, to_target
+from steepest.reporting.facts import Flag, flags, headline, sentences, target_words, to_target
 from steepest.reporting.palette import look_of
 from steepest.reporting.tables import Cell, Table, pair_table, ranking_table, timing_table
 
@@ -16,13 +17,14 @@ if TYPE_CHECKING:
 
     from steepest.racing.result import Result
 
-__all__ = ["print_result", "result_json"]
+__all__ = ["plain_values", "print_flags", "print_result", "print_tables", "result_json"]
 
 TONES = {"good": "green", "bad": "red", "quiet": "dim", "": ""}
 KINDS = {"stop": "bold red", "warn": "yellow", "note": "dim"}
 # Left out first to last where the terminal is too narrow; the report has them all.
 DROPPED = ("P(A better)", "p", "Worst seed", "Best seed", "Seeds needed", "Interval", "Epoch")
 LONGEST = 22  # of an arm's name; longer ones are folded
+SENTENCE = 30  # a column of text that is wider is one of sentences, and is folded too
 MOST_SENTENCES = 6
 MOST_PAIRS = 15  # printed; the report has them all
 
@@ -39,10 +41,22 @@ def print_result(result: Result, console: Console) -> None:
     console.print(Text(headline(result), style="bold"))
     for sentence in sentences(result)[:MOST_SENTENCES]:
         console.print(Text(sentence))
-    for flag in flags(result):
+    print_flags(flags(result), console)
+    print_tables(_tables(result), console)
+
+
+def print_flags(found: Iterable[Flag], console: Console) -> None:
+    """Print what a reader must know before believing it."""
+    from rich.text import Text
+
+    for flag in found:
         name = {"stop": "Stop: ", "warn": "Careful: ", "note": "Note: "}[flag.kind]
         console.print(Text.assemble((name, KINDS[flag.kind]), flag.text))
-    for table in _tables(result):
+
+
+def print_tables(tables: Iterable[Table], console: Console) -> None:
+    """Print tables as wide as the terminal has room for."""
+    for table in tables:
         console.print()
         console.print(_rich_table(_fitted(table, console.width)))
 
@@ -132,12 +146,13 @@ def _rich_table(table: Table) -> RenderableType:
     for place, (head, align) in enumerate(zip(table.columns, table.align, strict=True)):
         names = head in ("Arm", "A", "B")
         width = max((cell_len(row[place].text) for row in table.rows), default=0) + 2
+        words = align == "left" and width > SENTENCE
         drawn.add_column(
             Text(head),
             justify=align,
             overflow="fold",
-            no_wrap=not names,
-            min_width=min(width, 16) if names else max(width - 2, cell_len(head)),
+            no_wrap=not (names or words),
+            min_width=min(width, 16) if names or words else max(width - 2, cell_len(head)),
         )
     for row in table.rows:
         drawn.add_row(*(_rich_cell(cell) for cell in row))
@@ -180,7 +195,7 @@ def result_json(result: Result) -> dict[str, Any]:
         "protocol": result.protocol(),
         "events": result.events,
     }
-    plain: dict[str, Any] = _plain(values)
+    plain: dict[str, Any] = plain_values(values)
     return plain
 
 
@@ -195,11 +210,12 @@ def _json_targets(result: Result) -> dict[str, list[dict[str, Any]]] | None:
     }
 
 
-def _plain(value: Any) -> Any:
+def plain_values(value: Any) -> Any:
+    """The value in words that JSON has: what it has none for is None, or text."""
     if isinstance(value, dict) or hasattr(value, "items"):
-        return {str(key): _plain(of) for key, of in value.items()}
+        return {str(key): plain_values(of) for key, of in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(of) for of in value]
+        return [plain_values(of) for of in value]
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if value is None or isinstance(value, str | bool | int):

@@ -9,7 +9,12 @@ curves.py       what is read off a curve, and off the trials of a search
 aggregate.py    several tasks at once
 """
 
-from steepest.stats.aggregate import interquartile_mean, performance_profile
+from steepest.stats.aggregate import (
+    interquartile_mean,
+    normalised_scores,
+    performance_profile,
+    score_profile,
+)
 from steepest.stats.curves import (
     BestOfK,
     NearBest,
@@ -50,7 +55,9 @@ __all__ = [
     "median_interval",
     "moving_average",
     "near_best_width",
+    "normalised_scores",
     "performance_profile",
+    "score_profile",
     "seeds_for_power",
     "seeds_to_decide_at_all",
     "sign_flip_interval",

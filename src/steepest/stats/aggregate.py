@@ -1,4 +1,4 @@
-"""Several tasks at once: performance profiles and the interquartile mean."""
+"""Several tasks at once: scores on one scale, performance profiles, the interquartile mean."""
 
 # arms A, tasks T, runs R
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from steepest.errors import InputError
 from steepest.stats._checks import check_level, sample
 
-__all__ = ["interquartile_mean", "performance_profile"]
+__all__ = ["interquartile_mean", "normalised_scores", "performance_profile", "score_profile"]
 
 Array = npt.NDArray[np.float64]
 
@@ -57,6 +57,83 @@ def performance_profile(
     }
 
 
+def normalised_scores(
+    values: Mapping[str, npt.ArrayLike], *, higher_is_better: bool
+) -> dict[str, Array]:
+    r"""One task's final metrics on a scale that tasks share: 1 is the best arm, 0 the worst.
+
+    .. math:: s_{a,r} = \frac{x_{a,r} - \min_{a'} \bar x_{a'}}
+                           {\max_{a'} \bar x_{a'} - \min_{a'} \bar x_{a'}}
+
+    with the means over an arm's runs that did not diverge (turned round where lower is better).
+    Single runs may lie below 0 and above 1; one that diverged is -inf. The scale is made by the
+    arms at hand: with other arms beside them the same runs get other scores. Where all means are
+    equal there is no scale and every run scores 1.
+
+    Args:
+        values: Per arm the final metric of every run (R,); NaN or infinite where it diverged.
+        higher_is_better: True for accuracies, False for losses.
+
+    Raises:
+        InputError: Without an arm, or where every run of every arm diverged.
+
+    >>> scores = normalised_scores({"a": [3.0, 5.0], "b": [1.0, 1.0]}, higher_is_better=True)
+    >>> {arm: of.tolist() for arm, of in scores.items()}
+    {'a': [0.666..., 1.333...], 'b': [0.0, 0.0]}
+    """
+    sign = 1.0 if higher_is_better else -1.0
+    quality = {arm: sign * sample(of, arm) for arm, of in values.items()}
+    means = [of[np.isfinite(of)].mean() for of in quality.values() if np.isfinite(of).any()]
+    if not means:
+        raise InputError("normalised_scores: no run of any arm has a finite value")
+    low, span = min(means), max(means) - min(means)
+    return {
+        arm: np.where(np.isfinite(of), (of - low) / span if span > 0 else 1.0, -np.inf)
+        for arm, of in quality.items()
+    }
+
+
+def score_profile(
+    scores: npt.ArrayLike,
+    thresholds: npt.ArrayLike,
+    *,
+    level: float = 0.95,
+    resamples: int = 2_000,
+    seed: int = 0,
+) -> tuple[Array, Array, Array]:
+    r"""``(share, low, high)``: the share of runs with a score above each threshold.
+
+    .. math:: \hat F(\tau) = \frac1T \sum_t \frac1R \#\{r : s_{r,t} > \tau\}
+
+    The run-score distribution of Agarwal et al. (NeurIPS 2021, section 4.3), also called a
+    performance profile: an arm whose curve lies above another's everywhere is better whatever
+    summary one prefers. The band is pointwise, by the stratified bootstrap of
+    `interquartile_mean`.
+
+    Args:
+        scores: Runs by tasks (R, T), higher better, on one scale; NaN or -inf where a run diverged.
+        thresholds: The τ.
+        level: Nominal coverage of the band at each τ.
+        resamples: Bootstrap samples.
+        seed: Of the bootstrap.
+
+    >>> share, low, high = score_profile([[0.2, 0.9], [0.4, 1.0]], [0.0, 0.5, 0.95])
+    >>> share.tolist()
+    [1.0, 0.5, 0.25]
+    """
+    alpha, taus = check_level(level), sample(thresholds, "thresholds")
+    score_RT = _runs_by_tasks(scores, "score_profile")
+    R, T = score_RT.shape
+    above = (score_RT[..., None] > taus).astype(np.float64)  # (R, T, τ)
+    drawn = np.random.default_rng(seed).integers(R, size=(resamples, R, T))
+    counts = np.zeros((resamples, R, T))  # how often each run of each task was drawn
+    rows, columns = np.arange(resamples)[:, None, None], np.arange(T)
+    np.add.at(counts, (rows, drawn, columns), 1.0)
+    shares = np.einsum("brt,rtk->bk", counts, above) / (R * T)
+    low, high = np.quantile(shares, [alpha / 2, 1 - alpha / 2], axis=0, method="inverted_cdf")
+    return above.mean(axis=(0, 1)), low, high
+
+
 def interquartile_mean(
     scores: npt.ArrayLike,
     *,
@@ -82,13 +159,7 @@ def interquartile_mean(
     1.5
     """
     alpha = check_level(level)
-    table = np.asarray(scores, dtype=np.float64)
-    score_RT = table[:, None] if table.ndim == 1 else table
-    if score_RT.ndim != 2 or not score_RT.size:
-        raise InputError(
-            f"interquartile_mean: expected runs by tasks, at least one of each, got {table.shape}"
-        )
-    score_RT = np.where(np.isfinite(score_RT), score_RT, -np.inf)
+    score_RT = _runs_by_tasks(scores, "interquartile_mean")
     R, T = score_RT.shape
     if R < 2:
         return float(_middle_mean(score_RT.reshape(1, -1))[0]), -math.inf, math.inf
@@ -96,6 +167,15 @@ def interquartile_mean(
     means = _middle_mean(score_RT[drawn, np.arange(T)].reshape(resamples, -1))
     low, high = np.quantile(means, [alpha / 2, 1 - alpha / 2], method="inverted_cdf")
     return float(_middle_mean(score_RT.reshape(1, -1))[0]), float(low), float(high)
+
+
+def _runs_by_tasks(scores: npt.ArrayLike, name: str) -> Array:
+    """Scores as a table (R, T), with -inf for what is not finite."""
+    table = np.asarray(scores, dtype=np.float64)
+    score_RT = table[:, None] if table.ndim == 1 else table
+    if score_RT.ndim != 2 or not score_RT.size:
+        raise InputError(f"{name}: expected runs by tasks, at least one of each, got {table.shape}")
+    return np.where(np.isfinite(score_RT), score_RT, -np.inf)
 
 
 def _middle_mean(rows: Array) -> Array:
