@@ -3,11 +3,13 @@
 space.py      ranges and choices, and the scales on which they are searched
 presets.py    the space of every rule, each number with its source
 sampling.py   trials that are settled beforehand: Sobol, random, grid
+adaptive.py   trials that follow from scores, through Optuna
 halving.py    successive halving
 budget.py     how many trials and seeds
 select.py     which trial is the best
 """
 
+from steepest.tune.adaptive import Proposer, sampler_names
 from steepest.tune.budget import BUDGETS, FIRST_TUNING_SEED, Budget, resolve, tuning_seeds
 from steepest.tune.halving import ETA, Rung, promote, rungs, total_steps
 from steepest.tune.presets import DEEPOBS_RATES, PRESETS, Preset, preset, rates_only
@@ -30,6 +32,7 @@ __all__ = [
     "Edge",
     "Method",
     "Preset",
+    "Proposer",
     "Range",
     "Rung",
     "Scale",
@@ -45,6 +48,7 @@ __all__ = [
     "rates_only",
     "resolve",
     "rungs",
+    "sampler_names",
     "total_steps",
     "tuning_seeds",
 ]

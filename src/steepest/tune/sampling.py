@@ -91,10 +91,10 @@ def check_size(space: Space, trials: int) -> None:
 def grid_levels(space: Space, trials: int) -> dict[str, int]:
     """How many values of each dimension the grid has.
 
-    A choice has all of its values. What remains of ``trials`` is shared out over the ranges as
-    evenly as it goes: from one value each, the range with the fewest gets one more (of several,
-    the first), as long as the product stays within ``trials``. A range with one value has its
-    middle; with more, its ends and even steps between them.
+    A choice has all of its values. What remains of ``trials`` is shared out over the ranges: from
+    one value each, the range with the fewest (of several, the first) for which the product stays
+    within ``trials`` gets one more, until there is none. A range with one value has its middle;
+    with more, its ends and even steps between them.
 
     Raises:
         InputError: If the choices alone have more combinations than there are trials.

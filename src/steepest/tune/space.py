@@ -194,7 +194,8 @@ class Space:
                 number = isinstance(value, (int, float)) and not isinstance(value, bool)
                 inside = number and dimension.low <= value <= dimension.high
             if not inside:
-                raise InputError(f"{name}={write_value(value)} is not in {dimension}")
+                shown = self._shown()[name]
+                raise InputError(f"{name}={write_value(value)} is not in {shown}")
             units.append(_unit(dimension, value))
         return np.array(units, dtype=np.float64)
 
@@ -293,15 +294,17 @@ class Space:
 
     def __str__(self) -> str:
         """The arguments of the arm, as the grammar reads them."""
-        shown: dict[str, Any] = dict(self.fixed)
-        for name, d in self.dimensions.items():
-            if isinstance(d, Range) and d.scale == customary_scale(name, d.low):
-                shown[name] = replace(d, scale=None)
-            else:
-                shown[name] = d
-        order = [*self.dimensions, *self.fixed]
-        joined = _joined({name: shown[name] for name in order})
+        joined = _joined({**self._shown(), **self.fixed})
         return ", ".join(f"{name}={write_value(value)}" for name, value in joined.items())
+
+    def _shown(self) -> dict[str, Range | Choice]:
+        """The dimensions, with a scale only where it is not the customary one."""
+        return {
+            name: replace(d, scale=None)
+            if isinstance(d, Range) and d.scale == customary_scale(name, d.low)
+            else d
+            for name, d in self.dimensions.items()
+        }
 
 
 def _is_searched(value: Any) -> bool:
@@ -342,13 +345,19 @@ def _value(dimension: Range | Choice, unit: float) -> Any:
     if unit <= 0 or unit >= 1:
         return dimension.low if unit <= 0 else dimension.high
     a, b = _ends(dimension)
-    exact = _unscaled(a + unit * (b - a), dimension.scale)
+    short = _shortest(dimension, _unscaled(a + unit * (b - a), dimension.scale), unit)
+    return min(max(short, dimension.low), dimension.high)
+
+
+def _shortest(dimension: Range, exact: float, unit: float) -> float:
+    """The shortest decimal within 1/2000 of the range's width of a value at that place."""
+    scale = dimension.scale
     for digits in range(2, 17):
         short = float(f"{exact:.{digits}g}")
-        inside = dimension.low <= short <= dimension.high
-        if inside and abs(_unit(dimension, short) - unit) <= _CLOSE:
+        on_scale = (scale != "log" or short > 0) and (scale != "one_minus_log" or short < 1)
+        if on_scale and abs(_unit(dimension, short) - unit) <= _CLOSE:
             return short
-    return min(max(exact, dimension.low), dimension.high)
+    return exact
 
 
 def _unit(dimension: Range | Choice, value: Any) -> float:
@@ -362,16 +371,16 @@ def _unit(dimension: Range | Choice, value: Any) -> float:
 def _grown(name: str, dimension: Range, side: Side, factor: float) -> float:
     """An end, moved outwards by a share of the range's width, but not past the domain."""
     a, b = _ends(dimension)
-    step = factor * (b - a)
+    unit = -factor if side == "low" else 1 + factor
     domain = _domain(name, dimension)
     old, end = (dimension.low, domain.low) if side == "low" else (dimension.high, domain.high)
-    new = _unscaled(a - step if side == "low" else b + step, dimension.scale)
-    new = float(f"{new:.4g}")
-    if dimension.scale == "one_minus_log" and new >= 1:
-        return (old + 1) / 2
-    if new in domain:
-        return new
-    return end if end in domain else (old + end) / 2
+    exact = _unscaled(a + unit * (b - a), dimension.scale)
+    if dimension.scale == "one_minus_log" and exact >= 1:
+        return old  # there is no number left between it and 1
+    if exact not in domain:
+        return end if end in domain else (old + end) / 2
+    short = _shortest(dimension, exact, unit)
+    return short if short in domain else exact
 
 
 def _ends(dimension: Range) -> tuple[float, float]:
