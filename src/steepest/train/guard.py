@@ -24,14 +24,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from steepest.errors import InputError, unknown_name
 from steepest.numbers import amount, significant
 from steepest.train.keep import KeptWeights
 from steepest.train.words import read_settings
 
-__all__ = ["DivergenceGuard", "GuardRule", "Watch"]
+__all__ = ["DivergenceGuard", "GuardRule", "Guarded", "Watch"]
 
 _FRESH = 10  # losses between two evaluations of the running median
 _FIRST = 10  # losses whose median is the start's
@@ -188,6 +189,61 @@ class Watch:
 
 
 _STATE = ("calm", "high", "since", "blown_at", "reason", "_recent", "_seen", "_reference")
+
+
+class Guarded:
+    """A run under a guard: the engines' side of it, with the weights in memory.
+
+    It sees a step's loss before the step's update, so the parameters are those that gave the
+    loss: where that is calm, they are worth keeping at once.
+
+    Args:
+        rule: When the run has blown up.
+    """
+
+    def __init__(self, rule: GuardRule) -> None:
+        self.watch = Watch(rule)
+        self._due = 0
+        self._safe: dict[str, Tensor] = {}
+
+    def see(self, step: int, loss: float, own: Mapping[str, Tensor]) -> bool:
+        """Take a step's loss; whether the run ends.
+
+        Args:
+            step: Number of the step, from 0.
+            loss: Its loss.
+            own: The run's parameters and buffers.
+        """
+        if self.watch.see(step, loss):
+            return True
+        if self.watch.calm and step >= self._due:
+            self._safe = {name: tensor.detach().clone() for name, tensor in own.items()}
+            self._due = step + self.watch.rule.every
+        return False
+
+    def put_back(self, own: Mapping[str, Tensor]) -> None:
+        """Overwrite the run's parameters and buffers with those from before the blow-up."""
+        with torch.no_grad():
+            for name, value in self._safe.items():
+                own[name].copy_(value)
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"watch": self.watch.state_dict(), "due": self._due, "safe": dict(self._safe)}
+
+    def load_state(self, state: Mapping[str, Any] | None) -> None:
+        """Go on where the state was taken.
+
+        Raises:
+            InputError: If the checkpoint was written without a guard, or under another one.
+        """
+        if state is None:
+            raise InputError(
+                "this checkpoint was written without a guard, and one is asked for now"
+            )
+        self.watch.load_state_dict(state["watch"])
+        self._due = state["due"]
+        self._safe = dict(state["safe"])
 
 
 class DivergenceGuard(Watch):

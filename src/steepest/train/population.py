@@ -42,6 +42,7 @@ from steepest.train.data import (
     tensors_of,
 )
 from steepest.train.dropout import step_words
+from steepest.train.guard import Guarded, GuardRule
 from steepest.train.randomness import isolated, run_key
 from steepest.train.solo import Chunk, OptimizerFactory, Schedule, concatenate, find_device
 from steepest.train.stacks import Stacks
@@ -61,11 +62,13 @@ class Member:
         optimizer: Makes the optimizer for the model's parameters.
         schedule: Multiplies every group's learning rate; None: leave it to the optimizer.
         seed: Start, order and noise are functions of it.
+        guard: Ends the run when it blows up, and puts back the weights from before.
     """
 
     optimizer: OptimizerFactory
     schedule: Schedule | None
     seed: int
+    guard: GuardRule | None = None
 
 
 class Population:
@@ -83,8 +86,10 @@ class Population:
         start_hashes: Of each member's initial parameters and buffers, equal to its solo run's.
         position: Number of updates that the members still alive have done.
         steps_per_epoch: Batches in an epoch.
-        diverged_at: Of each member the step whose loss was not finite, or None. Such a member
-            keeps its place but is frozen.
+        diverged_at: Of each member the step whose loss was not finite, or at which its guard ended
+            it, or None. Such a member keeps its place but is frozen.
+        stopped_at: Of each member the number of updates after which it was stopped, or None. It is
+            frozen, too.
 
     Raises:
         UnsupportedError: If the runs cannot be batched; the message says why, and the runs can
@@ -120,6 +125,10 @@ class Population:
         self.device = find_device(device)
         self.position = 0
         self.diverged_at: list[int | None] = [None] * len(members)
+        self.stopped_at: list[int | None] = [None] * len(members)
+        self._alive = list(range(len(members)))
+        self._is_guarded = any(m.guard is not None for m in members)
+        self._guarded = [None if m.guard is None else Guarded(m.guard) for m in members]
         with isolated(self.device):
             self._open_streams()
             if not task.checked:
@@ -163,8 +172,22 @@ class Population:
 
     @property
     def alive(self) -> list[int]:
-        """The places of the members that have not diverged."""
-        return [i for i, step in enumerate(self.diverged_at) if step is None]
+        """The places of the members that have neither diverged nor been stopped."""
+        return list(self._alive)
+
+    def _ended(self, place: int) -> int | None:
+        """The last step (from 0) in which a member took part, or None while it goes on."""
+        stopped = self.stopped_at[place]
+        return self.diverged_at[place] if stopped is None else stopped - 1
+
+    def left(self) -> list[int]:
+        """The places of members that had come to their ends by now.
+
+        One that is known to end later, because it did before an interruption, is not among them:
+        so a run that is resumed is compacted as one that was never interrupted.
+        """
+        ends = ((i, self._ended(i)) for i in range(len(self)))
+        return [i for i, step in ends if step is not None and step < self.position]
 
     def order_hash(self, place: int) -> str:
         """Running hash over the numbers of the examples that this member was given."""
@@ -187,14 +210,10 @@ class Population:
             for k in range(first, first + n):
                 column = k - first
                 rates[:, column] = self.steppers.set_rates(k)
-                values_M = self._step(k)
-                losses[:, column] = values_M
-                for place in self.alive:
+                for place in self._alive:
                     counts[place] = column + 1
-                    if not math.isfinite(values_M[place]):
-                        self.diverged_at[place] = k
-                        self._order[place] = self._streams[self.members[place].seed].digest.hex()
-                if not self.alive:
+                losses[:, column] = self._step(k)
+                if not self._alive:
                     break
                 self.position = k + 1
             if self.device.type == "cuda":
@@ -208,22 +227,48 @@ class Population:
                 rates[i, : counts[i]],
                 seconds / working if counts[i] else 0.0,
                 self.diverged_at[i],
+                "" if (guarded := self._guarded[i]) is None else guarded.watch.reason,
             )
             for i in range(M)
         ]
 
     def _step(self, step: int) -> NDArray[Any]:
-        """One step of all members; the losses before it. Who has none is not updated."""
+        """One step of all members; the losses before it. Whose run ends is not updated."""
         x, y = self._batch(step)
         if self.stacks.key is not None:
             self.stacks.key.copy_(step_words(self._run_keys_M2, step))
         loss_M = self._forward(self.stacks.params, self.stacks.buffers, x, y)
         values_M: NDArray[Any] = loss_M.detach().to("cpu").numpy()
-        going = [i for i in self.alive if math.isfinite(values_M[i])]
-        if going:
+        ending: list[int] = []
+        if self._is_guarded or not np.isfinite(values_M).all():
+            ending = [i for i in self._alive if self._ends(i, step, float(values_M[i]))]
+            for place in ending:
+                self._freeze(place, diverged_at=step)
+        if self._alive:
             torch.autograd.backward(loss_M, torch.ones_like(loss_M))
-            self.steppers.step(going)
+            self.steppers.step(self._alive)
+        for place in ending:  # the backward pass needs the stacks as they were
+            if (guarded := self._guarded[place]) is not None:
+                guarded.put_back(self.stacks.of(place))
         return values_M
+
+    def _ends(self, place: int, step: int, loss: float) -> bool:
+        """Whether a member's run ends at this loss, before the step's update."""
+        guarded = self._guarded[place]
+        if guarded is None:
+            return not math.isfinite(loss)
+        return guarded.see(step, loss, self.stacks.of(place))
+
+    def _freeze(
+        self, place: int, *, diverged_at: int | None = None, stopped_at: int | None = None
+    ) -> None:
+        self.diverged_at[place], self.stopped_at[place] = diverged_at, stopped_at
+        self._alive = [i for i in self._alive if i != place]
+        self._order[place] = self._streams[self.members[place].seed].digest.hex()
+
+    def stop(self, place: int) -> None:
+        """Leave a member as it is now: its run has come to its end before the others'."""
+        self._freeze(place, stopped_at=self.position)
 
     def _batch(self, step: int) -> tuple[Any, Any]:
         """``[M, B, ...]``, gathered where the data lie."""
@@ -269,10 +314,10 @@ class Population:
         with isolated(self.device), self._evaluating(), torch.no_grad(), quiet():
             for first in range(0, len(self.members), _EVALUATE):
                 places = range(first, min(first + _EVALUATE, len(self.members)))
-                if all(self.diverged_at[i] is not None for i in places):
+                if all(self._ended(i) is not None for i in places):
                     continue
                 for i, numbers in zip(places, self._measure(places, split), strict=True):
-                    if self.diverged_at[i] is None:
+                    if self._ended(i) is None:
                         found[i] = numbers
         return found
 
@@ -368,6 +413,8 @@ class Population:
             "extra": pack({}, "extra", tensors),
             "optimizer": pack(optimizer, "optimizer", tensors),
         }
+        if (guarded := self._guarded[place]) is not None:
+            meta["guard"] = pack(guarded.state(), "guard", tensors)
         return RunState(tensors=tensors, meta=meta)
 
     def restore(
@@ -376,8 +423,8 @@ class Population:
         """Go to where the members' states were taken, all after equally many steps.
 
         Args:
-            states: By place; None for a member that has diverged and whose state is not kept.
-            frozen: The step at which each of those diverged, by place.
+            states: By place; None for a member that has ended and whose state is not kept.
+            frozen: The last step (from 0) in which each of those took part, by place.
 
         Raises:
             InputError: If a state belongs to another run, or they do not belong together.
@@ -387,7 +434,7 @@ class Population:
         if len(states) != len(self.members) or sorted([*found, *gone]) != [*range(len(self))]:
             raise InputError(
                 f"a population of {len(self)} members needs a state of each, or the step at which "
-                f"it diverged; got {len(found)} states and {len(gone)} steps"
+                f"it ended; got {len(found)} states and {len(gone)} steps"
             )
         for i, state in found.items():
             self._check_own(i, state)
@@ -400,6 +447,7 @@ class Population:
             )
         (self.position,) = positions
         self.diverged_at = [gone.get(i) for i in range(len(self))]
+        self._alive = sorted(alive)
         for i, saved in found.items():
             self.diverged_at[i] = saved.meta["diverged_at"]
             if i in alive:
@@ -408,6 +456,8 @@ class Population:
             else:
                 self._order[i] = saved.meta["order_hash"]
             self.stacks.put(i, unpack(saved.meta["model"], saved.tensors))
+            if (guarded := self._guarded[i]) is not None:
+                guarded.load_state(unpack(saved.meta.get("guard"), saved.tensors))
         self.steppers.restore(
             {
                 i: (unpack(s.meta["optimizer"], s.tensors), s.meta["base_lr"])
@@ -416,8 +466,9 @@ class Population:
         )
 
     def freeze(self, place: int, step: int) -> None:
-        """Leave a member as it is: it is known to diverge at this step."""
+        """Leave a member as it is: it is known to end with this step (from 0)."""
         self.diverged_at[place] = step
+        self._alive = [i for i in self._alive if i != place]
 
     def _check_own(self, place: int, state: RunState) -> None:
         member = self.members[place]
@@ -430,14 +481,8 @@ class Population:
                 )
 
     def compacted(self) -> tuple[Population, list[int]]:
-        """A population without the members that have diverged by now, and its members' places.
-
-        One that is known to diverge later, because it did before an interruption, keeps its
-        place: so a run that is resumed is compacted as one that was never interrupted.
-        """
-        places = [
-            i for i, step in enumerate(self.diverged_at) if step is None or step >= self.position
-        ]
+        """A population without the members that have `left`, and its members' places."""
+        places = [i for i in range(len(self)) if i not in self.left()]
         smaller = Population(
             self.task,
             [self.members[i] for i in places],
@@ -446,7 +491,7 @@ class Population:
             device=self.device,
             compiled=self.compiled,
         )
-        later = {n: step for n, i in enumerate(places) if (step := self.diverged_at[i]) is not None}
+        later = {n: step for n, i in enumerate(places) if (step := self._ended(i)) is not None}
         smaller.restore(
             [None if n in later else self.state(i) for n, i in enumerate(places)], frozen=later
         )

@@ -25,6 +25,7 @@ from steepest.train.checkpoint import RunState, pack, unpack
 from steepest.train.data import eval_batches, open_stream, tensors_of
 from steepest.train.decay import spare_decay
 from steepest.train.dropout import KEY, key_dropout, step_words
+from steepest.train.guard import Guarded, GuardRule
 from steepest.train.randomness import derive, isolated, run_key, seed_all
 from steepest.train.task import Task, build_model, hash_tensors
 
@@ -63,7 +64,9 @@ class Chunk:
         loss: Training loss of each step's batch, before its update.
         lr: Learning rate of the first parameter group in each step.
         seconds: How long they took.
-        diverged_at: The step whose loss was not finite, and whose update did not happen.
+        diverged_at: The step whose loss was not finite, or at which the guard ended the run, and
+            whose update did not happen.
+        reason: Why it ended there, in words.
     """
 
     first_step: int
@@ -71,6 +74,7 @@ class Chunk:
     lr: NDArray[np.float32] = field(repr=False)
     seconds: float
     diverged_at: int | None = None
+    reason: str = ""
 
 
 class SoloRun:
@@ -84,13 +88,15 @@ class SoloRun:
         steps: How long the whole run is; schedules need to know.
         batch_size: None: the task's.
         device: ``"cpu"`` or ``"cuda"``.
+        guard: Ends the run when it blows up, and puts back the weights from before.
 
     Attributes:
         start_hash: sha256 over names, types, shapes and bytes of the initial parameters and
             buffers. Equal seeds give equal hashes, whatever the optimizer.
         position: Number of updates done.
         steps_per_epoch: Batches in an epoch.
-        diverged_at: The step whose loss was not finite; the run does not go on.
+        diverged_at: The step whose loss was not finite, or at which the guard ended the run; it
+            does not go on.
 
     >>> task = Task(name="tiny", model=lambda: nn.Linear(8, 1), loss=nn.functional.mse_loss,
     ...             train=(torch.ones(64, 8), torch.ones(64, 1)))
@@ -111,6 +117,7 @@ class SoloRun:
         steps: int,
         batch_size: int | None = None,
         device: str | torch.device = "cpu",
+        guard: GuardRule | None = None,
     ) -> None:
         self.task = task
         self.seed = seed
@@ -119,6 +126,7 @@ class SoloRun:
         self.device = find_device(device)
         self.position = 0
         self.diverged_at: int | None = None
+        self._guarded = None if guard is None else Guarded(guard)
         if steps < 0:
             raise InputError(f"a run needs steps >= 0, got {steps}")
         with isolated(self.device):
@@ -177,16 +185,16 @@ class SoloRun:
             self.model.train()
             for k in range(first, first + n):
                 rates[done] = self._set_rate(k)
-                losses[done] = loss = self._step(k)
+                losses[done] = self._step(k)
                 done += 1
-                if not math.isfinite(loss):
-                    self.diverged_at = k
+                if self.diverged_at is not None:
                     break
                 self.position = k + 1
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
         seconds = time.perf_counter() - begin
-        return Chunk(first, losses[:done], rates[:done], seconds, self.diverged_at)
+        reason = self._guarded.watch.reason if self._guarded is not None else ""
+        return Chunk(first, losses[:done], rates[:done], seconds, self.diverged_at, reason)
 
     def _set_rate(self, step: int) -> float:
         groups = self.optimizer.param_groups
@@ -199,8 +207,21 @@ class SoloRun:
                     group["lr"] = base * factor
         return rate_of(groups[0])
 
+    def _ends(self, step: int, loss: float) -> bool:
+        """Whether the run ends at this loss, before the step's update."""
+        if self._guarded is None:
+            ends = not math.isfinite(loss)
+        else:
+            own = dict(model_state(self.model))
+            ends = self._guarded.see(step, loss, own)
+            if ends:
+                self._guarded.put_back(own)
+        if ends:
+            self.diverged_at = step
+        return ends
+
     def _step(self, step: int) -> float:
-        """One step; the loss before it. A non-finite loss leaves the parameters as they are."""
+        """One step; the loss before it. A step that ends the run does not update."""
         batch = self._stream.batch(step)
         noise = derive(self.seed, "noise", step)
         if self._key is not None:
@@ -217,11 +238,11 @@ class SoloRun:
             torch.autograd.backward(loss)
             ready.synchronize()
             value = float(number)
-            if not math.isfinite(value):
+            if self._ends(step, value):
                 return value
         else:
             value = loss.item()
-            if not math.isfinite(value):
+            if self._ends(step, value):
                 return value
             torch.autograd.backward(loss)
         if self._closure:
@@ -306,6 +327,8 @@ class SoloRun:
             "extra": pack(extra_state(self.model), "extra", tensors),
             "optimizer": pack(self.optimizer.state_dict(), "optimizer", tensors),
         }
+        if self._guarded is not None:
+            meta["guard"] = pack(self._guarded.state(), "guard", tensors)
         return RunState(tensors=tensors, meta=meta)
 
     def restore(self, state: RunState) -> None:
@@ -333,6 +356,8 @@ class SoloRun:
         self.position = meta["position"]
         self.diverged_at = meta["diverged_at"]
         self._stream.digest = bytes.fromhex(meta["order_hash"])
+        if self._guarded is not None:
+            self._guarded.load_state(unpack(meta.get("guard"), state.tensors))
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
