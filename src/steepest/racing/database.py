@@ -29,7 +29,7 @@ __all__ = [
 
 FILE = "ledger.sqlite"
 LOCK = "ledger.lock"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 APPLICATION_ID = 0x73747073  # "stps"
 
 
@@ -119,7 +119,7 @@ def existing(folder: Path) -> Path:
 
 
 def check_is_ours(connection: sqlite3.Connection, path: Path) -> None:
-    """`LedgerError` for a database of something else, or of a later version."""
+    """`LedgerError` for a database of something else, or of another version."""
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if application != APPLICATION_ID:
@@ -128,6 +128,12 @@ def check_is_ours(connection: sqlite3.Connection, path: Path) -> None:
         raise LedgerError(
             f"{path} has format {version} and this steepest reads up to {SCHEMA_VERSION}; "
             "install a newer steepest"
+        )
+    if 0 < version < SCHEMA_VERSION:
+        raise LedgerError(
+            f"{path} has format {version}, from before there was tuning, and this steepest reads "
+            f"format {SCHEMA_VERSION}; read it with the version that wrote it, or race again with "
+            "another --out"
         )
 
 

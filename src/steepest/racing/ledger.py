@@ -13,9 +13,8 @@ import math
 import sqlite3
 import threading
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,18 @@ from steepest.racing.database import (
     now,
     writable,
 )
-from steepest.racing.records import Evaluation, Floats, PlannedRun, Progress, Stored, Timing
+from steepest.racing.digest import content_digest
+from steepest.racing.records import (
+    Addition,
+    Evaluation,
+    Floats,
+    PlannedRun,
+    PlannedTrial,
+    Progress,
+    Selection,
+    Stored,
+    Timing,
+)
 
 __all__ = ["Ledger", "Timing"]
 
@@ -62,6 +72,7 @@ class Ledger:
         meta: Mapping[str, Any],
         arms: Iterable[Mapping[str, Any]],
         runs: Iterable[PlannedRun],
+        trials: Iterable[PlannedTrial] | None = None,
     ) -> Ledger:
         """A new ledger with its whole plan; either all of it is there afterwards, or nothing.
 
@@ -70,6 +81,7 @@ class Ledger:
             meta: Facts about the race as a whole.
             arms: Settings of each arm, at least ``label`` and ``values``.
             runs: In the order of their execution.
+            trials: The settings that are known; None: every arm has the one that was written.
 
         Raises:
             LedgerError: If a ledger lies there, or the folder cannot be written.
@@ -88,13 +100,9 @@ class Ledger:
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
                 with ledger.transaction():
                     ledger.put_meta(meta)
-                    for number, settings in enumerate(arms):
-                        ledger._put_arm(number, settings)
-                    connection.executemany(
-                        "INSERT INTO runs (run_id, position, trial_id, stage, seed, steps) "
-                        "VALUES (?, ?, ?, ?, ?, ?)",
-                        [(run[0], number, *run[1:]) for number, run in enumerate(runs)],
-                    )
+                    written = ledger._put_arms(arms)
+                    known = written if trials is None else trials
+                    ledger.add(Addition(trials=tuple(known), runs=tuple(runs)))
             unborn.replace(path)
         return cls.write(folder)
 
@@ -200,14 +208,45 @@ class Ledger:
             [(key, _json(value)) for key, value in values.items()],
         )
 
-    def _put_arm(self, arm_id: int, settings: Mapping[str, Any]) -> None:
-        """An arm and the trial with its fixed setting."""
-        self._connection.execute(
-            "INSERT INTO arms VALUES (?, ?, ?)", (arm_id, settings["label"], _json(settings))
-        )
-        self._connection.execute(
-            "INSERT INTO trials VALUES (?, ?, 0, ?)", (arm_id, arm_id, _json(settings["values"]))
-        )
+    def _put_arms(self, arms: Iterable[Mapping[str, Any]]) -> list[PlannedTrial]:
+        """The arms; returns the settings that were written, one each."""
+        written = []
+        for arm_id, settings in enumerate(arms):
+            self._connection.execute(
+                "INSERT INTO arms VALUES (?, ?, ?)", (arm_id, settings["label"], _json(settings))
+            )
+            values = settings["values"]
+            written.append(PlannedTrial(arm_id, arm_id, 0, "fixed", 0, None, values))
+        return written
+
+    def add(self, addition: Addition) -> None:
+        """Let the plan grow: all of it is there afterwards, or nothing."""
+        with self.transaction():
+            self._connection.executemany(
+                "INSERT INTO trials VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (*t[:5], None if t.point is None else _json(t.point), _json(t.values))
+                    for t in addition.trials
+                ],
+            )
+            first = self.rows("SELECT COUNT(*) AS n FROM runs")[0]["n"]
+            self._connection.executemany(
+                "INSERT INTO runs (run_id, position, trial_id, stage, seed, steps, rung, wave) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [(run[0], number, *run[1:]) for number, run in enumerate(addition.runs, first)],
+            )
+            self._connection.executemany(
+                "INSERT INTO selections VALUES (?, ?, ?, ?)",
+                [(*s[:3], _json(s.edges)) for s in addition.selections],
+            )
+            self.put_meta(addition.meta)
+            for kind, text in addition.events:
+                self.put_event(kind, text)
+
+    def put_look(self, seeds: Sequence[int]) -> None:
+        """A verdict was made on these seeds."""
+        with self.transaction():
+            self._connection.execute("INSERT INTO looks (seeds) VALUES (?)", (_json(list(seeds)),))
 
     def begin_run(self, run_id: str, *, start_hash: str) -> None:
         """The run's model exists; what it starts from is on record before its first step."""
@@ -269,13 +308,15 @@ class Ledger:
                 ),
             )
             obsolete: list[str] = []
-            if progress.stored is not None:
+            if progress.stored is not None or progress.status in ("done", "diverged"):
                 rows = self._connection.execute(
                     "SELECT path FROM checkpoints WHERE run_id = ?", (run,)
                 )
-                obsolete = [path for (path,) in rows if path != progress.stored.path]
+                kept = progress.stored.path if progress.stored else None
+                obsolete = [path for (path,) in rows if path != kept]
                 self._connection.execute("DELETE FROM checkpoints WHERE run_id = ?", (run,))
-                self._put_stored(progress.stored)
+                if progress.stored is not None:
+                    self._put_stored(progress.stored)
         return obsolete
 
     def fail(self, run_id: str, message: str) -> None:
@@ -353,9 +394,31 @@ class Ledger:
     def runs(self) -> list[dict[str, Any]]:
         """The runs in the order of their execution, with the arm that each belongs to."""
         return self.rows(
-            "SELECT runs.*, arms.arm_id, arms.label FROM runs JOIN trials USING (trial_id) "
-            "JOIN arms USING (arm_id) ORDER BY position"
+            "SELECT runs.*, trials.role, arms.arm_id, arms.label FROM runs "
+            "JOIN trials USING (trial_id) JOIN arms USING (arm_id) ORDER BY position"
         )
+
+    def trials(self) -> list[PlannedTrial]:
+        """The settings of the arms, in the order in which they were planned."""
+        return [
+            PlannedTrial(
+                **{
+                    **row,
+                    "point": None if row["point"] is None else tuple(json.loads(row["point"])),
+                    "values": _tuples(json.loads(row["values"])),
+                }
+            )
+            for row in self.rows("SELECT * FROM trials ORDER BY trial_id")
+        ]
+
+    def selections(self) -> list[Selection]:
+        """The settings that went into the final stage, by arm; empty before it."""
+        rows = self.rows("SELECT * FROM selections ORDER BY arm_id")
+        return [Selection(**{**row, "edges": tuple(json.loads(row["edges"]))}) for row in rows]
+
+    def looks(self) -> list[list[int]]:
+        """The seeds of every verdict that was made on more seeds than the one before."""
+        return [json.loads(row["seeds"]) for row in self.rows("SELECT * FROM looks ORDER BY look")]
 
     def run(self, run_id: str) -> dict[str, Any]:
         """One run."""
@@ -420,38 +483,9 @@ class Ledger:
     def content_digest(self) -> str:
         """A hash of everything that was measured and decided, and of nothing that a clock said.
 
-        Arms, runs with their states and hashes, curves, evaluations, weights and verdict are in
-        it. When something happened, how long it took, which process did it and into how many
-        pieces a curve was cut are not. Two executions of one race on one machine agree.
+        Two executions of one race on one machine agree; see `steepest.racing.digest`.
         """
-        digest = sha256()
-
-        def add(*parts: Any) -> None:
-            digest.update(_json(parts).encode() + b"\n")
-
-        meta = self.meta()
-        add("spec", meta.get("spec"), meta.get("fingerprint"))
-        for arm in self.arms():
-            add("arm", arm)
-        for run in self.runs():
-            if run["status"] == "failed":  # it may be cut off anywhere before the failure
-                add("run", run["run_id"], "failed")
-                continue
-            add("run", {key: run[key] for key in sorted(run) if key != "message"})
-            for number in self.evaluations(run["run_id"]):
-                add("evaluation", *number[:3], number.value.hex())
-            names = self.rows(
-                "SELECT DISTINCT name FROM curves WHERE run_id = ? ORDER BY name", run["run_id"]
-            )
-            for name in (row["name"] for row in names):
-                values = self.curve(run["run_id"], name)
-                add("curve", name, len(values))
-                digest.update(values.astype("<f4").tobytes())
-        for stored in self.stored():
-            if stored.kind != "resume":
-                add("weights", stored)
-        add("verdict", self.verdict())
-        return digest.hexdigest()
+        return content_digest(self)
 
 
 def _pack(values: Floats) -> bytes:
@@ -460,6 +494,11 @@ def _pack(values: Floats) -> bytes:
 
 def _unpack(data: bytes) -> Floats:
     return np.frombuffer(zlib.decompress(data), "<f4").astype(np.float32)
+
+
+def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has no tuples, and optimizers want no lists."""
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
 
 
 def _number(value: float | None) -> float:

@@ -4,15 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Evaluation", "Floats", "PlannedRun", "Progress", "Status", "Stored", "Timing"]
+__all__ = [
+    "Addition",
+    "Evaluation",
+    "Floats",
+    "PlannedRun",
+    "PlannedTrial",
+    "Progress",
+    "Role",
+    "Selection",
+    "Stage",
+    "Status",
+    "Stored",
+    "Timing",
+]
 
 Floats = npt.NDArray[np.float32]
+Role = Literal["fixed", "candidate", "defaults"]
+Stage = Literal["tuning", "final"]
 Status = Literal["pending", "running", "done", "diverged", "failed"]
+
+
+class PlannedTrial(NamedTuple):
+    """One setting of an arm.
+
+    ``point`` is its place in the unit cube of its space; None for one that is not searched.
+    """
+
+    trial_id: int
+    arm_id: int
+    number: int
+    role: Role
+    round: int
+    point: tuple[float, ...] | None
+    values: Mapping[str, Any]
 
 
 class PlannedRun(NamedTuple):
@@ -20,9 +50,39 @@ class PlannedRun(NamedTuple):
 
     run_id: str
     trial_id: int
-    stage: Literal["tuning", "final"]
+    stage: Stage
     seed: int
     steps: int
+    rung: int = 0
+    wave: int = 0
+
+
+class Selection(NamedTuple):
+    """The setting of a tuned arm that goes into the final stage, and why it may be doubted."""
+
+    arm_id: int
+    trial_id: int
+    score: float | None
+    edges: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Addition:
+    """What a plan grows by; it becomes visible all at once or not at all.
+
+    Attributes:
+        trials: New settings.
+        runs: New runs, in the order of their execution, after those that are there.
+        selections: Of tuned arms, with the final runs.
+        meta: Facts about the race as a whole that change with it.
+        events: Kind and text of what a reader should know.
+    """
+
+    trials: tuple[PlannedTrial, ...] = ()
+    runs: tuple[PlannedRun, ...] = ()
+    selections: tuple[Selection, ...] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    events: tuple[tuple[str, str], ...] = ()
 
 
 class Evaluation(NamedTuple):

@@ -9,15 +9,33 @@ CREATE TABLE meta (
 CREATE TABLE arms (
     arm_id   INTEGER PRIMARY KEY,           -- from 0, in the order in which they were given
     label    TEXT NOT NULL UNIQUE,
-    settings TEXT NOT NULL                  -- JSON: text, kind, name, values, schedule, source
+    settings TEXT NOT NULL                  -- JSON: text, kind, name, values, schedule, source, space
 );
 
 CREATE TABLE trials (
     trial_id INTEGER PRIMARY KEY,
     arm_id   INTEGER NOT NULL REFERENCES arms,
     number   INTEGER NOT NULL,              -- from 0 within the arm
+    role     TEXT NOT NULL CHECK (role IN ('fixed', 'candidate', 'defaults')),
+    round    INTEGER NOT NULL,              -- 0, then one more for every widening of the spaces
+    point    TEXT,                          -- JSON: its place in the unit cube; NULL: not searched
     "values" TEXT NOT NULL,                 -- JSON: the hyperparameters of this setting
     UNIQUE (arm_id, number)
+);
+
+-- The setting of each tuned arm that went into the final stage. Written in one transaction with the
+-- final runs: before it there is no run that may read the test data.
+CREATE TABLE selections (
+    arm_id   INTEGER PRIMARY KEY REFERENCES arms,
+    trial_id INTEGER NOT NULL REFERENCES trials,
+    score    REAL,                          -- mean of the validation metric; NULL: all diverged
+    edges    TEXT NOT NULL                  -- JSON: where it lies at an end of its space
+);
+
+-- Each time that a verdict was made on more seeds than before.
+CREATE TABLE looks (
+    look  INTEGER PRIMARY KEY,              -- from 1
+    seeds TEXT NOT NULL                     -- JSON: all seeds that it was made on, in their order
 );
 
 CREATE TABLE runs (
@@ -25,6 +43,8 @@ CREATE TABLE runs (
     position    INTEGER NOT NULL,           -- the order of execution
     trial_id    INTEGER NOT NULL REFERENCES trials,
     stage       TEXT NOT NULL CHECK (stage IN ('tuning', 'final')),
+    rung        INTEGER NOT NULL DEFAULT 0, -- of successive halving; each starts from step 0
+    wave        INTEGER NOT NULL DEFAULT 0, -- runs that were added together, in one transaction
     seed        INTEGER NOT NULL,
     steps       INTEGER NOT NULL,           -- planned
     steps_done  INTEGER NOT NULL DEFAULT 0, -- committed
@@ -34,7 +54,7 @@ CREATE TABLE runs (
     message     TEXT,                       -- why it failed
     start_hash  TEXT,                       -- weights and buffers before the first step
     order_hash  TEXT,                       -- batches handed out until steps_done
-    UNIQUE (trial_id, stage, seed)
+    UNIQUE (trial_id, stage, rung, seed)
 );
 
 CREATE TABLE evaluations (
