@@ -37,12 +37,12 @@ def test_a_clear_winner_is_named_with_the_numbers() -> None:
     verdict = decide(runs("adam", GOOD), runs("sgd", POOR))
     (pair,) = verdict.pairs
     assert pair.decision == "better"
-    assert pair.p_adjusted == 2 / 2**6
+    assert pair.p_adjusted == pytest.approx(3 / 2 * 2 / 2**6)  # the first look has 2/3 of α
     difference = np.mean(GOOD) - np.mean(POOR)
     assert pair.comparison.difference == pytest.approx(difference)
     (sentence,) = verdict.sentences
     assert sentence.startswith("adam is better than sgd in test accuracy: 95.5")
-    assert "p = 0.031" in sentence
+    assert "adjusted p = 0.047" in sentence
 
 
 def test_the_winner_stands_first_whatever_the_order_and_the_side_that_is_good() -> None:
@@ -56,10 +56,12 @@ def test_three_seeds_say_that_they_could_not_decide() -> None:
     verdict = decide(runs("adam", GOOD[:3]), runs("sgd", POOR[:3]))
     assert verdict.pairs[0].decision == "undecided"
     assert "cannot be told apart in test accuracy with 3 seeds" in verdict.text
-    assert "With 3 seeds even a perfect record gives p = 0.25" in verdict.text
+    # 2 / 2**3, times 3/2 for the share of the first look
+    assert "With 3 seeds even a perfect record gives an adjusted p of 0.38" in verdict.text
     needed = verdict.pairs[0].comparison.seeds_needed
     assert needed is not None
-    assert f"about {max(needed, 6) - 3} more seeds would decide" in verdict.text
+    # the second look has 2/9 of 0.05, which 8 seeds can reach
+    assert f"about {max(needed, 8) - 3} more seeds would decide" in verdict.text
 
 
 def test_enough_seeds_without_a_difference_say_what_more_would_cost() -> None:
@@ -144,7 +146,7 @@ def test_orders_are_compared_between_runs_of_equal_length_only() -> None:
 def test_holm_is_over_all_pairs() -> None:
     verdict = decide(runs("a", GOOD), runs("b", POOR), runs("c", POOR[::-1]))
     assert len(verdict.pairs) == 3
-    assert verdict.pairs[0].p_adjusted == pytest.approx(3 * 2 / 2**6)
+    assert verdict.pairs[0].p_adjusted == pytest.approx(3 / 2 * 3 * 2 / 2**6)
     assert verdict.pairs[0].decision == "undecided"
 
 

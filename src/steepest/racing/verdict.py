@@ -1,4 +1,4 @@
-"""What the finished runs allow to say, in numbers and in plain words."""
+"""What the finished runs allow to say about each pair of arms."""
 
 from __future__ import annotations
 
@@ -6,16 +6,28 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from steepest.numbers import Unit, amount, unit_of
-from steepest.stats import Comparison, PairVerdict, decide_all, floor_p, seeds_to_decide_at_all
+from steepest.numbers import amount, unit_of
+from steepest.racing.words import Words, about_losses, about_progress, about_tuning, percent
+from steepest.stats import (
+    Comparison,
+    PairVerdict,
+    decide_looks,
+    floor_p,
+    look_level,
+    seeds_to_decide_at_all,
+)
+
+if TYPE_CHECKING:
+    from steepest.racing.rows import TrialRow, TuningRow
 
 __all__ = ["Sample", "SingleSeed", "Verdict", "judge", "power_note"]
 
 ENDED = ("done", "diverged")
+_TUPLES = ("seeds", "problems", "pair_sentences", "tuning_sentences", "sentences", "looks")
 
 
 @dataclass(frozen=True)
@@ -76,7 +88,12 @@ class Verdict:
         pairs: One per pair of arms.
         single_seed: Per pair, what one seed would have claimed.
         problems: Why the verdict must not be relied on; empty if it may be.
-        sentences: What was found, the most important first.
+        pair_sentences: What was found about the pairs, the decided ones first.
+        tuning_sentences: How the settings came about: chosen ones, those at an end of their
+            space, those that were given and not tuned.
+        sentences: All that is to be said, the most important first.
+        looks: How many seeds there were at each verdict so far. The error rate is spent look by
+            look, so that ``level`` holds for all of them together and for those still to come.
     """
 
     metric: str
@@ -86,7 +103,10 @@ class Verdict:
     pairs: tuple[PairVerdict, ...]
     single_seed: tuple[SingleSeed, ...]
     problems: tuple[str, ...]
+    pair_sentences: tuple[str, ...]
+    tuning_sentences: tuple[str, ...]
     sentences: tuple[str, ...]
+    looks: tuple[int, ...]
 
     @property
     def valid(self) -> bool:
@@ -116,11 +136,9 @@ class Verdict:
         return cls(
             **{
                 **body,
-                "seeds": tuple(body["seeds"]),
                 "pairs": tuple(PairVerdict(**pair) for pair in pairs),
                 "single_seed": tuple(SingleSeed(**row) for row in body["single_seed"]),
-                "problems": tuple(body["problems"]),
-                "sentences": tuple(body["sentences"]),
+                **{key: tuple(body[key]) for key in _TUPLES},
             }
         )
 
@@ -132,11 +150,24 @@ def judge(
     higher_is_better: bool,
     level: float,
     min_effect: float,
+    looks: Sequence[Sequence[int]] = (),
+    tuning: TuningRow | None = None,
+    trials: Sequence[TrialRow] = (),
 ) -> Verdict:
     """Decide every pair of arms on the seeds that all of them finished.
 
     A run that diverged is finished, and worse than any value. Arms without any finished run (all
     failed, or the race is young) are left out and named.
+
+    Args:
+        samples: The final runs of the arms' settings.
+        metric: What decides, such as ``test_accuracy``.
+        higher_is_better: Of that metric.
+        level: Confidence of all decisions together, of all looks.
+        min_effect: The smallest difference that matters.
+        looks: The seeds of every verdict so far, this one not included unless it has no new seed.
+        tuning: How the arms were tuned, if they were.
+        trials: Their settings.
     """
     samples = list(samples)
     problems = _unequal(samples)
@@ -150,34 +181,41 @@ def judge(
     absent = [arm for arm, by_seed in values.items() if not by_seed]
     present = {arm: by_seed for arm, by_seed in values.items() if by_seed}
     seeds = [s for s in dict.fromkeys(s.seed for s in samples) if _all_have(present, s)]
+    seeds, counts, first_look = _look_by_look(seeds, looks)
     pairs: list[PairVerdict] = []
     if len(present) > 1 and seeds:
-        pairs = decide_all(
+        pairs = decide_looks(
             {arm: np.array([by_seed[s] for s in seeds]) for arm, by_seed in present.items()},
+            counts,
+            first_look=first_look,
             higher_is_better=higher_is_better,
             level=level,
             min_effect=min_effect,
         )
     every = [v for by_seed in present.values() for v in by_seed.values() if math.isfinite(v)]
-    words = _Words(
+    words = Words(
         metric,
         level=level,
         pairs=len(pairs),
+        look=first_look - 1 + len(counts),
         unit=unit_of(metric, every),
     )
     single_seed = tuple(
         _single_seed(a, b, present, seeds, higher_is_better=higher_is_better)
         for a, b in itertools.combinations(present if seeds else (), 2)
     )
+    about_pairs = [
+        words.pair(pair) + words.one_seed(single_seed)
+        for pair in sorted(pairs, key=lambda p: p.decision == "undecided")
+    ]
+    of_tuning = about_tuning(tuning, trials)
     sentences = [
         *(f"This comparison is not fair: {problem}" for problem in problems),
-        *_progress(samples),
-        *(
-            words.pair(pair) + words.one_seed(single_seed)
-            for pair in sorted(pairs, key=lambda p: p.decision == "undecided")
-        ),
+        *about_progress(samples, tuning),
+        *about_pairs,
         *words.lone(present, seeds),
-        *_lost(samples, absent),
+        *about_losses(samples, absent),
+        *of_tuning,
     ]
     return Verdict(
         metric=metric,
@@ -187,31 +225,55 @@ def judge(
         pairs=tuple(pairs),
         single_seed=single_seed,
         problems=tuple(problems),
+        pair_sentences=tuple(about_pairs),
+        tuning_sentences=tuple(of_tuning),
         sentences=tuple(sentences),
+        looks=tuple(counts),
     )
 
 
 def power_note(arms: int, seeds: int, *, level: float) -> str | None:
     """What must be said before a race that cannot decide anything; None if it can.
 
+    The first look has two thirds of the error rate (see `steepest.stats.sequential`), shared by
+    all pairs.
+
     >>> print(power_note(2, 3, level=0.95))
-    3 seeds are too few to decide anything at the 95 % level: even if one arm wins on every seed, p
-    is 0.25. At least 6 seeds are needed.
+    3 seeds are too few to decide anything at the 95 % level: even if one arm wins on every seed,
+    the adjusted p value is 0.38. At least 6 seeds are needed.
     >>> power_note(2, 6, level=0.95) is None
     True
     """
     pairs = arms * (arms - 1) // 2
     if pairs == 0:
         return None
-    needed = seeds_to_decide_at_all(level, pairs)
+    first = look_level(level, 1)
+    needed = seeds_to_decide_at_all(first, pairs)
     if seeds >= needed:
         return None
-    several = f" times {pairs} pairs (Holm)" if pairs > 1 else ""
+    p = min(1.0, floor_p(seeds) * pairs * (1 - level) / (1 - first))
+    every = "on every seed" if pairs == 1 else "against all others on every seed"
     return (
         f"{amount(seeds, 'seed')} {'is' if seeds == 1 else 'are'} too few to decide anything at "
-        f"the {_percent(level)} level: even if one arm wins on every seed, p is "
-        f"{floor_p(seeds):.3g}{several}. At least {needed} seeds are needed."
+        f"the {percent(level)} level: even if one arm wins {every}, the adjusted p value is "
+        f"{p:.2g}. At least {needed} seeds are needed."
     )
+
+
+def _look_by_look(
+    seeds: Sequence[int], looks: Sequence[Sequence[int]]
+) -> tuple[list[int], list[int], int]:
+    """Seeds in the order in which verdicts saw them, their number at each look, the first's number.
+
+    If the arms that are compared have not all the seeds of the looks before (an arm that had
+    failed was repaired), this look stands alone, with the share of the error rate that is left.
+    """
+    before = list(dict.fromkeys(seed for look in looks for seed in look))
+    if not set(before) <= set(seeds):
+        return list(seeds), [len(seeds)], len(looks) + 1
+    new = [seed for seed in seeds if seed not in before]
+    counts = [len(look) for look in looks]
+    return [*before, *new], [*counts, *([len(seeds)] if new or not looks else [])], 1
 
 
 def _unequal(samples: Sequence[Sample]) -> list[str]:
@@ -240,38 +302,6 @@ def _all_have(values: Mapping[str, Mapping[int, float]], seed: int) -> bool:
     return all(seed in by_seed for by_seed in values.values())
 
 
-def _progress(samples: Sequence[Sample]) -> list[str]:
-    ended = sum(s.status in (*ENDED, "failed") for s in samples)
-    if ended == len(samples):
-        return []
-    return [f"The race is not finished ({ended} of {len(samples)} runs): this is how it stands."]
-
-
-def _lost(samples: Sequence[Sample], absent: Sequence[str]) -> list[str]:
-    sentences = []
-    for arm in dict.fromkeys(s.arm for s in samples):
-        runs = [s for s in samples if s.arm == arm]
-        diverged = [s for s in runs if s.status == "diverged"]
-        failed = [s for s in runs if s.status == "failed"]
-        if diverged:
-            which = "on every seed" if len(diverged) == len(runs) else "with " + _seeds(diverged)
-            sentences.append(
-                f"{arm} diverged {which}; that counts as worse than any value, and its mean is "
-                "over the other runs."
-                if len(diverged) < len(runs)
-                else f"{arm} diverged {which}; that counts as worse than any value."
-            )
-        if failed:
-            sentences.append(f"{arm} failed with {_seeds(failed)}; see the events of the race.")
-        elif arm in absent and any(s.status in ENDED for s in samples):
-            sentences.append(f"{arm} has no finished run yet, so it is not compared.")
-    return sentences
-
-
-def _seeds(runs: Sequence[Sample]) -> str:
-    return f"seed{'s' if len(runs) > 1 else ''} {', '.join(str(s.seed) for s in runs)}"
-
-
 def _single_seed(
     a: str,
     b: str,
@@ -292,107 +322,3 @@ def _single_seed(
         a_ahead_unpaired=float((x[:, None] > y[None]).mean()),
         b_ahead_unpaired=float((x[:, None] < y[None]).mean()),
     )
-
-
-class _Words:
-    """How numbers of one metric are put into sentences."""
-
-    def __init__(self, metric: str, *, level: float, pairs: int, unit: Unit) -> None:
-        split, _, name = metric.partition("_")
-        self.metric = f"{ {'val': 'validation', 'train': 'training'}.get(split, split) } {name}"
-        self.level = level
-        self.n_pairs = pairs
-        self.unit = unit
-
-    def pair(self, pair: PairVerdict) -> str:
-        """One sentence or two about a pair."""
-        c = pair.comparison
-        if c.identical and c.n > 1 and not c.diverged_a:
-            return (
-                f"{pair.a} and {pair.b} ended with exactly the same {self.metric} on every seed: "
-                "they are probably the same thing under two names."
-            )
-        if pair.decision == "undecided":
-            return self._undecided(pair)
-        better, worse = (pair.a, pair.b) if pair.decision == "better" else (pair.b, pair.a)
-        return f"{better} is better than {worse} in {self.metric}: {self._numbers(pair)}."
-
-    def _undecided(self, pair: PairVerdict) -> str:
-        c = pair.comparison
-        seeds = amount(c.n, "seed")
-        found = (
-            f"{pair.a} and {pair.b} cannot be told apart in {self.metric} with {seeds}: "
-            f"{self._numbers(pair)}."
-        )
-        if c.negligible:
-            limit = self.unit.difference(c.min_effect).lstrip("+")
-            return f"{found} Any difference is below {limit}, the smallest that matters here."
-        needed = seeds_to_decide_at_all(self.level, self.n_pairs)
-        more = None if c.seeds_needed is None else max(c.seeds_needed, needed) - c.n
-        enough = f"about {amount(more, 'more seed')} would decide" if more and more > 0 else ""
-        if c.n < needed:
-            times = f" (times {self.n_pairs} pairs)" if self.n_pairs > 1 else ""
-            then = enough or f"at least {needed} seeds are needed"
-            return (
-                f"{found} With {seeds} even a perfect record gives p = {floor_p(c.n):.3g}{times}; "
-                f"{then}."
-            )
-        if enough:
-            return f"{found} If the difference is what it seems, {enough}."
-        return f"{found} No reasonable number of seeds would decide."
-
-    def one_seed(self, pairs: Sequence[SingleSeed]) -> str:
-        """What a write-up with one run of each arm would have claimed, where there are two arms."""
-        if len(pairs) != 1 or not (pairs[0].a_ahead and pairs[0].b_ahead):
-            return ""
-        (one,) = pairs
-        ties = f" and neither on {one.ties}" if one.ties else ""
-        return (
-            f" A comparison on one seed would have named {one.a} on "
-            f"{amount(one.a_ahead, 'seed')}, {one.b} on {one.b_ahead}{ties}."
-        )
-
-    def lone(self, values: Mapping[str, Mapping[int, float]], seeds: Sequence[int]) -> list[str]:
-        """What is said where there is nothing to compare with."""
-        if len(values) != 1 or not seeds:
-            return []
-        ((arm, by_seed),) = values.items()
-        finite = [v for v in by_seed.values() if math.isfinite(v)]
-        if not finite:
-            return []
-        spread = float(np.std(finite, ddof=1)) if len(finite) > 1 else math.nan
-        mean = self.unit.value(float(np.mean(finite)), spread)
-        text = f"{arm} ends with a {self.metric} of {mean}"
-        over = f" on average over {len(finite)} seeds" if len(finite) > 1 else " on its one seed"
-        return [f"{text}{over}; there is no other arm to compare it with."]
-
-    def _numbers(self, pair: PairVerdict) -> str:
-        """The pair's numbers, in the order in which the sentence names the arms."""
-        c = pair.comparison
-        width = (c.high - c.low) / 2 if math.isfinite(c.high - c.low) else abs(c.difference)
-        p = f"{'Holm-adjusted ' if self.n_pairs > 1 else ''}p = {pair.p_adjusted:.2g}"
-        sides = [
-            self._side(c.mean_a, c.diverged_a, c.n, width),
-            self._side(c.mean_b, c.diverged_b, c.n, width),
-        ]
-        difference, low, high = c.difference, c.low, c.high
-        if pair.decision == "worse":
-            sides.reverse()
-            difference, low, high = -difference, -high, -low
-        means = " against ".join(sides)
-        if c.diverged_a or c.diverged_b:
-            return f"{means}, {p}"
-        text = self.unit.difference(difference, low, high)
-        if math.isfinite(low) and math.isfinite(high):
-            text += f" ({_percent(c.level)} interval {self.unit.interval(low, high)})"
-        return f"{means}, difference {text}, {p}"
-
-    def _side(self, mean: float, diverged: int, n: int, width: float) -> str:
-        if diverged == n:
-            return "diverged on every seed"
-        lost = f" ({diverged} of {n} seeds diverged)" if diverged else ""
-        return f"{self.unit.value(mean, width)}{lost}"
-
-
-def _percent(level: float) -> str:
-    return f"{100 * level:.4g} %"

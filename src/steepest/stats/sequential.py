@@ -49,6 +49,7 @@ def decide_looks(
     higher_is_better: bool,
     level: float = 0.95,
     min_effect: float = 0.0,
+    first_look: int = 1,
     seed: int = 0,
 ) -> list[PairVerdict]:
     """The verdict after several looks: `decide_all` under alpha spending.
@@ -60,6 +61,8 @@ def decide_looks(
         level: One minus the risk of any wrong decision, over all pairs and all looks, also those
             still to come.
         min_effect: Smallest difference that matters.
+        first_look: The number of the first of these looks, from 1: more where there were looks
+            before them that are not repeated here.
         seed: Of the Monte-Carlo samples past 2^20 sign patterns.
 
     Returns:
@@ -91,14 +94,14 @@ def decide_looks(
             seed=seed,
         )
 
-    seen = [decide(n, look) for look, n in enumerate(looks, start=1)]
-    following = decide(looks[-1], len(looks) + 1)
+    seen = [decide(n, look) for look, n in enumerate(looks, start=first_look)]
+    following = decide(looks[-1], first_look + len(looks))
     final = []
     for of_pair, ahead in zip(zip(*seen, strict=True), following, strict=True):
         comparison = _intersection([verdict.comparison for verdict in of_pair], level)
         p_adjusted = min(
             verdict.p_adjusted * alpha / (1 - look_level(level, look))
-            for look, verdict in enumerate(of_pair, start=1)
+            for look, verdict in enumerate(of_pair, start=first_look)
         )
         sign = comparison.direction * (1 if higher_is_better else -1)
         decision: Decision = "better" if sign > 0 else "worse" if sign < 0 else "undecided"
