@@ -23,12 +23,14 @@ from typing import Any, Literal, TypedDict, Unpack, overload
 from steepest import tasks
 from steepest.errors import InputError, LedgerError
 from steepest.racing.engine import EngineName, check_engine
+from steepest.racing.extend import extend
 from steepest.racing.folder import open_race, reopen
 from steepest.racing.observer import stopped
-from steepest.racing.plan import Plan, plan
+from steepest.racing.plan import plan
 from steepest.racing.result import Result
 from steepest.racing.run import Observer, Outcome, Pace, StoppedError, execute
 from steepest.racing.several import Several, is_several, open_several, places
+from steepest.racing.spec import Plan
 from steepest.reporting.html import write_html
 from steepest.reporting.several import write_several_html
 from steepest.train.task import Task
@@ -117,7 +119,7 @@ def _asked(planned: Plan) -> str:
 class RaceSettings(TypedDict, total=False):
     """The settings of `race`, for type checkers: what it returns depends on the task alone."""
 
-    seeds: int | Sequence[int]
+    seeds: int | Sequence[int] | None
     epochs: float | None
     steps: int | None
     batch_size: int | None
@@ -128,6 +130,12 @@ class RaceSettings(TypedDict, total=False):
     train_on: Literal["train", "all"]
     level: float
     min_effect: float
+    budget: Literal["quick", "standard", "thorough"] | None
+    trials: int | None
+    tuning_seeds: int | None
+    method: str | None
+    widen: int | None
+    defaults: bool
     timing: float
     engine: EngineName
     fresh: bool
@@ -152,7 +160,7 @@ def race(
     task: str | Task | list[Any] | tuple[Any, ...],
     arms: Iterable[Any] | Mapping[str, Any],
     *,
-    seeds: int | Sequence[int] = 6,
+    seeds: int | Sequence[int] | None = None,
     epochs: float | None = None,
     steps: int | None = None,
     batch_size: int | None = None,
@@ -163,6 +171,12 @@ def race(
     train_on: Literal["train", "all"] = "train",
     level: float = 0.95,
     min_effect: float = 0.0,
+    budget: Literal["quick", "standard", "thorough"] | None = None,
+    trials: int | None = None,
+    tuning_seeds: int | None = None,
+    method: str | None = None,
+    widen: int | None = None,
+    defaults: bool = False,
     timing: float = 6.0,
     engine: EngineName = "auto",
     fresh: bool = False,
@@ -178,7 +192,8 @@ def race(
             after the other with the same settings, and gives a `MultiResult`.
         arms: Texts such as ``"adam(lr=1e-3)"``; or a mapping from labels to texts, optimizer
             classes, or functions that take the parameters and return a `torch.optim.Optimizer`.
-        seeds: How many, or which.
+            ``"adam"`` and ``"adam(lr=1e-4..1e-1)"`` are tuned first, all under the same budget.
+        seeds: Of the final stage: how many, or which; default: 6, or the budget's.
         epochs: Length of every run in passes over the training data; default 1.
         steps: The same in steps; give one of the two.
         batch_size: Default: the task's.
@@ -190,6 +205,15 @@ def race(
         train_on: ``"all"`` trains on the validation data too.
         level: Confidence of all decisions together.
         min_effect: The smallest difference that matters, in the metric's units.
+        budget: What each tuned arm may spend: ``"quick"``, ``"standard"`` (the default) or
+            ``"thorough"``; see `steepest.tune.BUDGETS`.
+        trials: Settings that are tried of each tuned arm, instead of the budget's number.
+        tuning_seeds: Runs of each setting, instead of the budget's number.
+        method: How settings are proposed: ``"sobol"`` (the default), ``"random"``, ``"grid"``,
+            ``"halving"``, or a sampler of Optuna such as ``"optuna:tpe"``.
+        widen: How often all spaces may be widened and searched again, where the best setting of
+            an arm lies at an end of its space; default: never, but the verdict warns.
+        defaults: Run the defaults of the tuned arms beside them, to see what tuning bought.
         timing: Seconds for measuring what a step costs, arms alternating; 0 leaves it out.
         engine: How the runs are carried out: ``"population"`` (many at once, as one batched
             computation), ``"processes"``, ``"solo"`` (one after the other), or ``"auto"``: the
@@ -218,6 +242,12 @@ def race(
             train_on=train_on,
             level=level,
             min_effect=min_effect,
+            budget=budget,
+            trials=trials,
+            tuning_seeds=tuning_seeds,
+            method=method,
+            widen=widen,
+            defaults=defaults,
         )
         for each in (task if isinstance(task, list | tuple) else [task])
     ]
@@ -293,13 +323,19 @@ def run_several(
 def resume(
     folder: str | Path,
     *,
+    seeds: str | int | None = None,
     task: Task | Sequence[Task] | None = None,
     observer: Observer | None = None,
 ) -> RaceResult | MultiResult:
     """Go on with a race that was interrupted; the outcome is bitwise that of an uninterrupted one.
 
+    Adding seeds is another look at the race, and the error rate is spent look by look (see
+    `steepest.stats.decide_looks`), so that ``level`` holds for all verdicts together, however
+    often seeds are added and for whatever reason.
+
     Args:
         folder: The race's folder, or that of races over several tasks.
+        seeds: ``"+10"`` or 10: so many fresh seeds more for the final stage.
         task: The task, or tasks, if given as objects; otherwise they are found by their names.
         observer: Who wants to see how far it is.
 
@@ -309,6 +345,10 @@ def resume(
     if is_several(folder):
         given = [task] if isinstance(task, Task) else task or ()
         by_name = {each.name: each for each in given}
+        for name, path in places(folder).items() if seeds is not None else ():
+            ledger, planned, _ = reopen(path, by_name.get(name))
+            with ledger:  # all of them, before anything can be interrupted
+                extend(ledger, planned.spec, seeds)
         try:
             for name, path in places(folder).items():
                 resume(path, task=by_name.get(name), observer=observer)
@@ -319,6 +359,8 @@ def resume(
         raise InputError(f"{folder} holds a race over one task; give that task, not a list")
     ledger, planned, found = reopen(folder, task)
     with ledger:
+        if seeds is not None:
+            extend(ledger, planned.spec, seeds)
         execute(ledger, planned, found, observer=observer, engine="auto")
     return RaceResult(folder)
 

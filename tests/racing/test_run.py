@@ -22,9 +22,10 @@ from steepest.errors import LedgerError, TaskError
 from steepest.racing.folder import open_race, reopen
 from steepest.racing.ledger import Ledger
 from steepest.racing.observer import Pace, Silent, StoppedError
-from steepest.racing.plan import Plan, plan
+from steepest.racing.plan import plan
 from steepest.racing.result import Result
 from steepest.racing.run import execute
+from steepest.racing.spec import Plan
 from steepest.train.solo import SoloRun
 from steepest.train.task import Task
 

@@ -21,7 +21,7 @@ PARAMETERS = 6 * 12 + 12 + 12 * 3 + 3
 
 def test_memory_of_the_state_is_counted_in_bytes(task: Task) -> None:
     spec = plan(task, {"sgd": SGD, "adam": ADAM}).spec
-    found = measure(task, spec, seconds=0.0)
+    found = measure(task, spec, arms=spec.arms, seconds=0.0)
     bytes_of = {
         spec.arms[k].label: {row.quantity: row.value for row in rows}
         for k, rows in found.rows.items()
@@ -41,7 +41,7 @@ def test_a_slow_optimizer_is_found_to_be_slow(task: Task) -> None:
             return super().step(closure)
 
     spec = plan(task, {"quick": SGD, "slow": Slow}).spec
-    found = measure(task, spec, seconds=1.0)
+    found = measure(task, spec, arms=spec.arms, seconds=1.0)
     quick, slow = ({row.quantity: row for row in found.rows[k]} for k in (0, 1))
     assert slow["optimizer_ms"].value >= 10
     assert slow["step_ms"].value >= 10
@@ -55,7 +55,7 @@ def test_a_slow_optimizer_is_found_to_be_slow(task: Task) -> None:
 
 def test_an_arm_raced_against_itself_is_not_called_slower(task: Task) -> None:
     spec = plan(task, {"one": SGD, "same": SGD.replace("0.1", "0.10")}).spec
-    found = measure(task, spec, seconds=1.0)
+    found = measure(task, spec, arms=spec.arms, seconds=1.0)
     ratio = {row.quantity: row for row in found.rows[1]}["step_ratio"]
     assert ratio.low is not None
     assert ratio.high is not None
@@ -74,7 +74,8 @@ def test_arms_that_diverge_or_need_a_closure_or_fail_cost_the_others_nothing(tas
         "closure": "torch.optim:LBFGS(max_iter=2)",
         "sgd": SGD,
     }
-    found = measure(task, plan(task, arms).spec, seconds=0.2)
+    spec = plan(task, arms).spec
+    found = measure(task, spec, arms=spec.arms, seconds=0.2)
     assert set(found.rows) == {0, 2, 3}
     assert found.left_out == {1: "RuntimeError: a wire fell off"}
     assert "optimizer_ms" not in {row.quantity for row in found.rows[2]}

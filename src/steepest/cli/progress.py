@@ -17,9 +17,11 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from steepest.racing.plan import Plan
+from steepest.racing.spec import Plan
 
 __all__ = ["RaceProgress"]
+
+_STAGES = {"tuning": "tuning", "final": "racing"}
 
 
 class RaceProgress:
@@ -51,6 +53,7 @@ class RaceProgress:
         )
         self._bar: TaskID | None = None
         self._labels: dict[str, str] = {}
+        self._stages: dict[str, str] = {}
         self._steps: dict[str, int] = {}
         self._numbers: dict[str, int] = {}
 
@@ -68,14 +71,19 @@ class RaceProgress:
 
     def started(self, plan: Plan, done: Mapping[str, int]) -> None:
         """Say what will run, and what is done already."""
-        self._labels = {run.run_id: f"{run.arm.label}, seed {run.seed}" for run in plan.runs}
-        total = sum(run.steps for run in plan.runs)
-        self._steps = {run.run_id: done.get(run.run_id, 0) for run in plan.runs}
-        self._numbers = {run.run_id: number for number, run in enumerate(plan.runs, start=1)}
+        self._steps = dict(done)
+        total = self._learn(plan)
         if not self.quiet:
             for note in plan.notes:
                 self.console.print(f"[yellow]note:[/] {escape(note)}", highlight=False)
             spec = plan.spec
+            if spec.tuning is not None:
+                tuning = spec.tuning
+                self.console.print(
+                    f"{escape(spec.task)}: {len(spec.tuned)} arms × {tuning.trials} trials "
+                    f"({escape(tuning.method)}) × {len(tuning.seeds)} tuning seeds, then",
+                    highlight=False,
+                )
             self.console.print(
                 f"{escape(spec.task)}: {len(spec.arms)} arms × {len(spec.seeds)} seeds × "
                 f"{spec.steps} steps of {spec.batch_size} examples "
@@ -102,12 +110,26 @@ class RaceProgress:
             run="…",
         )
 
+    def added(self, plan: Plan) -> None:
+        """Make room for the runs that were added; their steps were in the total already."""
+        total = self._learn(plan)
+        if self._bar is not None:
+            self._progress.update(self._bar, total=total)
+
+    def _learn(self, plan: Plan) -> int:
+        """What the runs are called; the steps of both stages."""
+        self._labels = {run.run_id: run.name for run in plan.runs}
+        self._stages = {run.run_id: _STAGES[run.stage] for run in plan.runs}
+        self._numbers = {run.run_id: number for number, run in enumerate(plan.runs, start=1)}
+        return sum(run.steps for run in plan.runs) + plan.later
+
     def advanced(self, run_id: str, step: int, total: int, loss: float) -> None:
         """Move the bar."""
         self._steps[run_id] = step
         if self._bar is not None:
             self._progress.update(
                 self._bar,
+                description=self._stages[run_id],
                 completed=sum(self._steps.values()),
                 run=f"{self._numbers[run_id]}/{len(self._numbers)}",
                 now=escape(f"{self._labels[run_id]}: step {step}/{total}, loss {loss:.3g}"),

@@ -28,6 +28,14 @@ class TrainOn(StrEnum):
     all = "all"
 
 
+class Budget(StrEnum):
+    """How much is spent on each tuned arm."""
+
+    quick = "quick"
+    standard = "standard"
+    thorough = "thorough"
+
+
 class Engine(StrEnum):
     """How the runs are carried out."""
 
@@ -52,7 +60,8 @@ def race(
         typer.Option(
             "--arms",
             help="What is compared, each quoted: 'adam(lr=1e-3)' "
-            "'sgd(lr=0.1) + cosine(warmup=0.05)' 'package.module:Class(lr=0.1)'.",
+            "'sgd(lr=0.1) + cosine(warmup=0.05)' 'package.module:Class(lr=0.1)'. Tuned first: "
+            "adam, 'adam(lr=1e-4..1e-1)'.",
         ),
     ],
     epochs: Annotated[
@@ -60,7 +69,37 @@ def race(
     ] = None,
     steps: Annotated[int | None, typer.Option(help="The same in steps.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Default: the task's.")] = None,
-    seeds: Annotated[int, typer.Option(help="How many seeds; 6 is the least that can decide.")] = 6,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            help="How many seeds decide; 6 is the least that can. Default: 6, or the budget's."
+        ),
+    ] = None,
+    budget: Annotated[
+        Budget | None,
+        typer.Option(help="What each tuned arm may spend. Default: standard."),
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(help="Settings of each tuned arm. Default: the budget's.")
+    ] = None,
+    tuning_seeds: Annotated[
+        int | None, typer.Option(help="Runs of each setting. Default: the budget's.")
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="sobol (the default), random, grid, halving, optuna:tpe …"),
+    ] = None,
+    widen: Annotated[
+        int | None,
+        typer.Option(
+            help="How often all spaces may be widened and searched again, where a best setting "
+            "lies at an end of its space. Default: 0."
+        ),
+    ] = None,
+    defaults: Annotated[
+        bool,
+        typer.Option("--defaults", help="Run the defaults of the tuned arms beside them."),
+    ] = False,
     target: Annotated[
         str | None,
         typer.Option(help="Time to a validation metric: 0.98, or accuracy=0.98."),
@@ -95,7 +134,12 @@ def race(
 
     Repeating the command goes on where it stopped; a finished race is only shown.
 
+    Arms without a setting (adam) or with ranges (adam(lr=1e-4..1e-1)) are tuned first, all under
+    the same budget, on validation data and seeds of their own.
+
     Example: steepest race mnist --arms 'adadelta(lr=0.5)' 'adam(lr=1e-3)' --epochs 3 --seeds 6
+
+    Example: steepest race mnist-mlp --arms adam sgd --budget quick
     """
     settled = [
         api.prepare(
@@ -111,6 +155,12 @@ def race(
             device=device,
             level=level,
             min_effect=min_effect,
+            budget=budget.value if budget else None,
+            trials=trials,
+            tuning_seeds=tuning_seeds,
+            method=method,
+            widen=widen,
+            defaults=defaults,
         )
         for one in task
     ]

@@ -43,5 +43,6 @@ def show(result: RaceResult | MultiResult, *, as_json: bool, report: Path | None
         else:
             print_several(result, console)
         console.print(f"\nreport: {escape(str(page))}", highlight=False, soft_wrap=True)
-    if any(run.status == "failed" for race in races for run in race.runs):
+    final = (run for race in races for run in race.runs if run.stage == "final")
+    if any(run.status == "failed" for run in final):
         raise Failed

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from steepest import errors
 from steepest.racing.observer import Observer, StoppedError
-from steepest.racing.plan import Plan, RunPlan
 from steepest.racing.record import Place, name_of
 from steepest.racing.solo import carry_out, fail
+from steepest.racing.spec import Plan, RunPlan
 from steepest.train.checkpoint import RunState
 from steepest.train.solo import Chunk
 
@@ -183,6 +183,11 @@ class _OneAtATime:
         """Pass it on."""
         with self._turn:
             self._observer.advanced(run_id, step, total, loss)
+
+    def added(self, plan: Plan) -> None:
+        """Pass it on."""
+        with self._turn:
+            self._observer.added(plan)
 
     def run_finished(self, run_id: str, status: str, metrics: Mapping[str, float]) -> None:
         """Pass it on."""

@@ -17,7 +17,8 @@ import torch
 from steepest import rules, schedules
 from steepest.errors import InputError, LedgerError, unknown_name
 from steepest.racing import grammar, lookup
-from steepest.values import Choice, Range, write_value
+from steepest.tune import Space, preset
+from steepest.values import write_value
 
 if TYPE_CHECKING:
     from steepest.schedules import Schedule
@@ -43,10 +44,13 @@ class Arm:
         text: Its canonical text; two arms with the same text are the same optimizer.
         kind: ``rule`` (a formula of ours), ``class`` (anybody's class) or ``factory`` (a function).
         name: The rule's name, ``package.module:Class``, or the function's name.
-        values: The hyperparameters that were written; the others have the optimizer's defaults.
+        values: The hyperparameters that are fixed; the others have the optimizer's defaults, or
+            are searched.
         schedule: What multiplies the learning rate over the steps; None: nothing.
         source: Hash of the source code behind a class or a function that is not of an installed
             package, so that a resumed race notices that it was edited.
+        space: What is searched; None for an arm with a setting.
+        preset: The space, and the schedule unless one was written, are those of the rule's preset.
         target: The class or the function itself; None for a rule.
 
     >>> arm = parse("adam(lr=1e-3, betas=(0.9, 0.99)) + cosine(warmup=0.05)")
@@ -61,12 +65,52 @@ class Arm:
     values: Mapping[str, Any] = field(default_factory=dict)
     schedule: Schedule | None = None
     source: str = ""
+    space: Space | None = None
+    preset: bool = False
     target: Callable[..., torch.optim.Optimizer] | None = field(
         default=None, repr=False, compare=False
     )
 
+    def at(self, values: Mapping[str, Any]) -> Arm:
+        """One setting of an arm that is searched, as an arm with a setting.
+
+        Args:
+            values: All values, as `steepest.tune.Space.at` gives them.
+
+        >>> arm = parse("sgd(lr=1e-2..1, momentum=0.9)")
+        >>> arm.at(arm.space.at([0.5])).text
+        'sgd(lr=0.1, momentum=0.9)'
+        """
+        if self.kind == "rule":
+            values = _rule_values(rules.get(self.name), values)
+        text = _text(self.name, values, self.schedule)
+        return replace(self, text=text, values=dict(values), space=None, preset=False)
+
+    def middle(self) -> Arm:
+        """The middle of the space; the arm itself where nothing is searched."""
+        return self if self.space is None else self.at(self.space.at([0.5] * self.space.dim))
+
+    def untuned(self) -> Arm:
+        """What is searched at the optimizer's defaults; what was written stays.
+
+        Raises:
+            InputError: If the optimizer has no defaults for it.
+
+        >>> parse("sgd(lr=1e-2..1, momentum=0.9)").untuned().text
+        'sgd(momentum=0.9)'
+        """
+        usual = self.preset and self.text == self.name  # nobody wrote the schedule
+        arm = replace(self, schedule=None if usual else self.schedule).at(self.values)
+        _build(arm)
+        return arm
+
     def factory(self) -> OptimizerFactory:
         """A function that makes this arm's optimizer for some parameters."""
+        if self.space is not None:
+            raise InputError(
+                f"the arm '{self.label}' is searched, so it is no one optimizer; a setting of it "
+                f"is: {self.middle().text}"
+            )
         if self.kind == "rule":
             from steepest import optim
 
@@ -83,6 +127,7 @@ class Arm:
             "values": {k: v if _is_plain(v) else repr(v) for k, v in self.values.items()},
             "schedule": self.schedule.spec() if self.schedule else None,
             "source": self.source,
+            "space": self.space.spec() if self.space else None,
         }
 
     def learning_rate(self) -> float | None:
@@ -97,7 +142,8 @@ def parse(text: str, *, label: str | None = None) -> Arm:
 
     Args:
         text: See the grammar in `steepest.racing.grammar`: ``adam()``, ``sgd(lr=0.1)``,
-            ``adam(lr=1e-3) + cosine(warmup=0.05)``, ``package.module:Class(lr=1e-3)``.
+            ``adam(lr=1e-3) + cosine(warmup=0.05)``, ``package.module:Class(lr=1e-3)``; and what
+            is to be searched: ``adam(lr=1e-4..1e-1)``, or ``adam`` for the rule's preset space.
         label: How it is called; default: its canonical text.
 
     Raises:
@@ -116,19 +162,22 @@ def parse(text: str, *, label: str | None = None) -> Arm:
     steepest.errors.InputError: adam: lr must be >= 0, got -1; to maximise pass maximize=True
     """
     written = grammar.read(text)
-    head = written.head
+    head, values = written.head, written.arguments or {}
+    schedule = None if written.schedule is None else schedules.parse(written.schedule)
     if ":" in head:
-        arm = _class_arm(lookup.optimizer_class(head), name=head, values=written.arguments or {})
-    else:
-        rule = rules.get(head)
-        values = _rule_values(rule, written.arguments or {})
-        arm = Arm("", "", "rule", head, values)
-    _refuse_tuning(written, values=arm.values)
-    if written.schedule is not None:
-        arm = replace(arm, schedule=schedules.parse(written.schedule))
-    if arm.kind == "rule":
-        rules.get(head).check(arm.values)
-    return _finished(arm, label)
+        if written.arguments is None:
+            raise InputError(
+                f"the bare name '{head}' asks for a search over its preset space, and only rules "
+                f"have one; write {head}() for its defaults, or what is searched: "
+                f"{head}(lr=1e-4..1e-1)"
+            )
+        arm = _class_arm(lookup.optimizer_class(head), name=lookup.absolute(head), values=values)
+        return _finished(arm, label, schedule=schedule, shown=head)
+    rule = rules.get(head)
+    if written.arguments is None:
+        return _preset_arm(head, schedule, label)
+    found = Arm("", "", "rule", head, _rule_values(rule, values))
+    return _finished(found, label, schedule=schedule)
 
 
 def resolve(arms: Iterable[Any] | Mapping[str, Any]) -> tuple[Arm, ...]:
@@ -230,33 +279,65 @@ def _rule_values(rule: rules.Rule, written: Mapping[str, Any]) -> dict[str, Any]
     return {key: values[key] for key in known if key in values}
 
 
-def _refuse_tuning(written: grammar.ArmText, *, values: Mapping[str, Any]) -> None:
-    """Ranges, choices and bare names ask for tuning, which this version does not do."""
-    if written.arguments is None:
-        raise InputError(
-            f"the bare name '{written.head}' asks for tuned hyperparameters, which this version "
-            f"cannot do yet; write {written.head}() for its defaults, or fix them: "
-            f"{written.head}(lr=1e-3)"
-        )
-    for key, value in values.items():
-        if isinstance(value, (Range, Choice)):
-            one = value.low if isinstance(value, Range) else value.values[0]
-            raise InputError(
-                f"{written.head}: {key}={value} asks for tuning, which this version cannot do yet; "
-                f"fix one value: {key}={write_value(one)}"
-            )
+def _text(name: str, arguments: Mapping[str, Any] | Space, schedule: Schedule | None) -> str:
+    """The canonical text of an arm."""
+    if isinstance(arguments, Space):
+        inside = str(arguments)
+    else:
+        inside = ", ".join(f"{k}={write_value(v)}" for k, v in arguments.items())
+    text = f"{name}({inside})"
+    return text if schedule is None else f"{text} + {schedule.spec()}"
 
 
-def _finished(arm: Arm, label: str | None) -> Arm:
-    """With its canonical text, after its optimizer has been built once on a tiny parameter."""
-    values = ", ".join(f"{k}={write_value(v)}" for k, v in arm.values.items())
-    text = f"{arm.name}({values})"
-    if arm.schedule is not None:
-        text = f"{text} + {arm.schedule.spec()}"
-    arm = replace(arm, text=text, label=(label or text).strip())
-    parameter = torch.nn.Parameter(torch.zeros(2, 2))
+def _preset_arm(name: str, schedule: Schedule | None, label: str | None) -> Arm:
+    """A bare name: its preset space, and its preset schedule unless one was written."""
+    usual = preset(name)
+    text = name if schedule is None else f"{name} + {schedule.spec()}"
+    if schedule is None and usual.schedule is not None:
+        schedule = schedules.parse(usual.schedule)
+    arm = Arm(label or text, text, "rule", name, schedule=schedule, space=usual.space, preset=True)
+    _build_some(arm)
+    return arm
+
+
+def _finished(
+    arm: Arm, label: str | None, *, schedule: Schedule | None = None, shown: str | None = None
+) -> Arm:
+    """With its space and its canonical text, after some optimizers of it were built.
+
+    Args:
+        arm: With all that was written in its values.
+        label: How it is to be called; None: by its text.
+        schedule: Of its learning rate.
+        shown: Its name in the label, if that is not the name in its text.
+    """
+    space = Space.of(arm.values, rule=arm.name if arm.kind == "rule" else None)
+    arguments = space if space.dim else arm.values
+    text = _text(arm.name, arguments, schedule)
+    label = (label or _text(shown or arm.name, arguments, schedule)).strip()
+    arm = replace(arm, text=text, label=label, schedule=schedule)
+    if space.dim:
+        fixed = {key: value for key, value in space.fixed.items() if key in arm.values}
+        arm = replace(arm, space=space, values=fixed)
+    _build_some(arm)
+    return arm
+
+
+def _build_some(arm: Arm) -> None:
+    """Raise `InputError` unless the optimizer can be built: of a space, its middle and two ends."""
+    if arm.space is None:
+        _build(arm)
+        return
+    for unit in (0.0, 0.5, 1.0):
+        _build(arm.at(arm.space.at([unit] * arm.space.dim)))
+
+
+def _build(arm: Arm) -> None:
+    """Raise `InputError` unless the optimizer of a setting can be built."""
+    if arm.kind == "rule":
+        rules.get(arm.name).check(arm.values)
     try:
-        arm.factory()([parameter])
+        arm.factory()([torch.nn.Parameter(torch.zeros(2, 2))])
     except InputError:
         raise
     except Exception as error:  # whatever the constructor of a stranger's class raises
@@ -264,7 +345,6 @@ def _finished(arm: Arm, label: str | None) -> Arm:
             f"the optimizer of the arm '{arm.text}' cannot be built: "
             f"{type(error).__name__}: {error}; change its arguments"
         ) from error
-    return arm
 
 
 def restore(settings: Mapping[str, Any]) -> Arm:
@@ -287,6 +367,12 @@ def restore(settings: Mapping[str, Any]) -> Arm:
             "arguments and the same out"
         ) from error
     check_source(arm, settings)
+    if (arm.space.spec() if arm.space else None) != settings.get("space"):
+        raise LedgerError(
+            f"the space of the arm '{label}' is {settings['space']} in the ledger and {arm.space} "
+            "here; it was planned by a steepest with another preset. Resume with that version, or "
+            "race again with another --out"
+        )
     return arm
 
 

@@ -1,14 +1,16 @@
-"""Which engine carries out a race's runs: chosen once, written down, and kept when it is resumed.
+"""Which engine carries out a stage's runs: chosen once, written down, and kept when it is resumed.
 
 ``population`` trains many runs as one batched computation, ``processes`` one run in each of several
 processes, ``solo`` one run after the other. All give the same losses within rounding; only the same
-engine gives the same bits, so a resumed race goes on with the one that it was begun with.
+engine gives the same bits, so a resumed race goes on with the one that it was begun with. The runs
+that are added within the tuning stage are carried out as those before them; for the final stage,
+whose runs are others in length and number, the choice is made anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -16,10 +18,10 @@ import torch
 from steepest.errors import LedgerError, UnsupportedError, unknown_name
 from steepest.racing.apart import carry_out_apart, why_not_apart
 from steepest.racing.fit import in_groups, try_population
-from steepest.racing.plan import RunPlan
 from steepest.racing.probe import Found, probe, using
 from steepest.racing.record import Place
 from steepest.racing.solo import carry_out
+from steepest.racing.spec import RunPlan
 from steepest.racing.together import carry_out_together
 
 __all__ = ["Engine", "EngineName", "check_engine", "settle"]
@@ -39,6 +41,10 @@ class Engine:
         workers: Of processes: how many.
         threads: That torch may use, in each process.
         reason: Why this one.
+        wave: The runs that it is for: those that were added together.
+        stage: Of these runs.
+        size: Of populations, at most.
+        together: Of populations: labels of the arms that can train in them.
     """
 
     name: str
@@ -48,10 +54,26 @@ class Engine:
     workers: int = 1
     threads: int
     reason: str
+    wave: int = 0
+    stage: str = "final"
+    size: int = 1
+    together: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for the ledger."""
-        return {**vars(self), "groups": [list(group) for group in self.groups]}
+        groups = [list(group) for group in self.groups]
+        return {**vars(self), "groups": groups, "together": list(self.together)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Engine:
+        """What `to_dict` wrote."""
+        groups = tuple(map(tuple, values["groups"]))
+        return cls(**{**values, "groups": groups, "together": tuple(values["together"])})
+
+    def again(self, waiting: Sequence[RunPlan]) -> Engine:
+        """The same for further runs of the stage."""
+        ids = [run.run_id for run in waiting if run.arm.label in self.together]
+        return replace(self, wave=waiting[0].wave, groups=in_groups(ids, self.size))
 
     def carry_out(self, place: Place, waiting: Sequence[RunPlan]) -> None:
         """Bring the runs that are not finished to their ends; `StoppedError` if asked to stop."""
@@ -101,34 +123,45 @@ def check_engine(name: str) -> None:
         raise unknown_name("engine", name, get_args(EngineName))
 
 
-def settle(place: Place, waiting: Sequence[RunPlan], asked: str | None) -> Engine:
-    """The engine that the race was begun with; for a new race, the one asked for or the fastest.
+def settle(
+    place: Place, waiting: Sequence[RunPlan], asked: str | None, *, times: int = 1
+) -> Engine:
+    """The engine that the runs were begun with; for new ones, the one asked for or the fastest.
 
     Args:
         place: The race.
-        waiting: The runs that are not finished.
+        waiting: The runs of one wave that are not finished.
         asked: None: the recorded one, else solo.
+        times: How often as many runs are still to come in this stage, these included.
 
     Raises:
         LedgerError: If the race was begun with another one than is asked for.
         UnsupportedError: If the one asked for cannot carry out these runs.
     """
     recorded = place.ledger.meta().get("engine")
+    wave, stage = waiting[0].wave, waiting[0].stage
+    name = asked or "solo"
     if recorded is not None:
-        engine = Engine(**{**recorded, "groups": tuple(map(tuple, recorded["groups"]))})
+        engine = Engine.from_dict(recorded)
         if asked not in (None, "auto", engine.name, engine.asked):
             raise LedgerError(
                 f"{place.ledger.folder} was begun with engine '{engine.name}' and {asked!r} is "
                 "asked for now; the same engine gives the same bits, so go on without --engine, "
                 "or use --fresh to begin again"
             )
-        return engine
-    begun = any(row["status"] != "pending" for row in place.ledger.runs())
-    name = "solo" if begun else asked or "solo"  # before there were engines, all was solo
+        if engine.wave == wave:
+            return engine
+        if engine.stage == stage == "tuning":
+            engine = engine.again(waiting)
+            with place.ledger.transaction():
+                place.ledger.put_meta({"engine": engine.to_dict()})
+            return engine
+        name = engine.asked
     check_engine(name)
     if name == "auto":
-        place.observer.note("Measuring which engine is the fastest for this race")
-        found = probe(place, waiting)
+        what = "this race" if place.plan.spec.tuning is None else f"the {stage} stage"
+        place.observer.note(f"Measuring which engine is the fastest for {what}")
+        found = probe(place, waiting, times=times)
     else:
         found = _asked_for(place, waiting, name)
     best = found.best
@@ -140,14 +173,18 @@ def settle(place: Place, waiting: Sequence[RunPlan], asked: str | None) -> Engin
         workers=best.workers,
         threads=best.threads,
         reason=found.reason,
+        wave=wave,
+        stage=stage,
+        size=best.size,
+        together=tuple(dict.fromkeys(run.arm.label for run in found.together)),
     )
     with place.ledger.transaction():
         place.ledger.put_meta({"engine": engine.to_dict()})
-        if asked is not None:
+        if asked is not None or recorded is not None:
             place.ledger.put_event("engine", found.reason)
             for kind, text in found.events:
                 place.ledger.put_event(kind, text)
-    if asked is not None:
+    if asked is not None or recorded is not None:
         place.observer.note(found.reason)
     return engine
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
-from steepest.racing.plan import RunPlan
 from steepest.racing.record import Place
+from steepest.racing.spec import RunPlan
 from steepest.train.agreement import why_not_together
 from steepest.train.memory import fitting, member_bytes
 from steepest.train.population import Member
 
-__all__ = ["Fit", "in_groups", "try_population"]
+__all__ = ["Fit", "calmest_first", "in_groups", "try_population"]
 
 
 @dataclass
@@ -44,12 +44,17 @@ def in_groups(run_ids: Sequence[str], size: int) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(run_ids[i : i + each]) for i in range(0, len(run_ids), each))
 
 
+def calmest_first(runs: Iterable[RunPlan]) -> list[RunPlan]:
+    """Runs with small learning rates first: they can be compared where others diverge at once."""
+    return sorted(runs, key=lambda run: run.arm.learning_rate() or 0.0)
+
+
 def try_population(place: Place, waiting: Sequence[RunPlan]) -> Fit:
     """Find out which runs can be batched: by doing it, and comparing with them alone."""
     events: list[tuple[str, str]] = []
     fine: list[RunPlan] = []
     for number, arm in enumerate(place.plan.spec.arms):
-        runs = [run for run in waiting if run.arm.label == arm.label]
+        runs = calmest_first(run for run in waiting if run.arm.label == arm.label)
         if not runs:
             continue
         reason = why_not_together(

@@ -18,8 +18,9 @@ from steepest.racing.arm import check_source
 from steepest.racing.database import FILE, locked, now
 from steepest.racing.environment import environment
 from steepest.racing.ledger import Ledger
-from steepest.racing.plan import Plan, plan_again
+from steepest.racing.plan import plan_again
 from steepest.racing.records import PlannedRun
+from steepest.racing.spec import Plan
 from steepest.train.task import Task
 
 __all__ = ["CHECKPOINTS", "WEIGHTS", "delete_race", "open_race", "reopen", "sweep"]
@@ -61,9 +62,14 @@ def open_race(folder: str | Path, plan: Plan, *, fresh: bool = False, command: s
             "command": command,
             "created": now(),
             "environment": environment(plan.spec.device),
+            **plan.facts,
         },
         arms=[arm.settings() for arm in plan.spec.arms],
-        runs=[PlannedRun(r.run_id, r.trial_id, r.stage, r.seed, r.steps) for r in plan.runs],
+        trials=plan.trials,
+        runs=[
+            PlannedRun(r.run_id, r.trial_id, r.stage, r.seed, r.steps, r.rung, r.wave)
+            for r in plan.runs
+        ],
     )
 
 
@@ -89,7 +95,7 @@ def reopen(folder: str | Path, task: Task | None = None) -> tuple[Ledger, Plan, 
                     "arguments and the same out"
                 )
             task = tasks.load(meta["task_spec"], train_on=meta["spec"]["train_on"])
-        return ledger, plan_again(task, meta, ledger.arms()), task
+        return ledger, plan_again(task, ledger), task
     except BaseException:
         ledger.close()
         raise

@@ -18,7 +18,7 @@ import torch
 
 from steepest.errors import InputError, unknown_name
 
-__all__ = ["function", "optimizer_class", "source_hash"]
+__all__ = ["absolute", "function", "optimizer_class", "source_hash"]
 
 _OURS = Path(__file__).parents[1]
 
@@ -39,6 +39,16 @@ def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
             "torch.optim.Optimizer"
         )
     return found  # type: ignore[no-any-return]
+
+
+def absolute(name: str) -> str:
+    """The name with the full path of its file, so that it is found from any folder.
+
+    >>> absolute("torch.optim:Adam")
+    'torch.optim:Adam'
+    """
+    place, colon, attribute = name.rpartition(":")
+    return f"{Path(place).resolve()}{colon}{attribute}" if place.endswith(".py") else name
 
 
 def function(name: str) -> Any:

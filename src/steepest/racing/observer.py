@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Protocol
 
 from steepest.errors import SteepestError
-from steepest.racing.plan import Plan
+from steepest.racing.spec import Plan
 
 __all__ = ["Observer", "Pace", "Silent", "Stop", "StoppedError", "stop_requests", "stopped"]
 
@@ -29,6 +29,9 @@ class Observer(Protocol):
     def started(self, plan: Plan, done: Mapping[str, int]) -> None:
         """The race begins; ``done`` has the steps that each run has done already."""
 
+    def added(self, plan: Plan) -> None:
+        """The plan has grown: the next runs of the tuning stage, or those of the final stage."""
+
     def advanced(self, run_id: str, step: int, total: int, loss: float) -> None:
         """A run has done ``step`` of ``total`` steps; the last batch's loss."""
 
@@ -43,6 +46,9 @@ class Silent:
     """The observer that looks away."""
 
     def started(self, plan: Plan, done: Mapping[str, int]) -> None:
+        """Nothing."""
+
+    def added(self, plan: Plan) -> None:
         """Nothing."""
 
     def advanced(self, run_id: str, step: int, total: int, loss: float) -> None:

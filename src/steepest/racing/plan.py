@@ -2,141 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from steepest import tasks
 from steepest.errors import InputError, LedgerError, SteepestError, unknown_name
 from steepest.racing.arm import Arm, OptimizerFactory, resolve, restore
+from steepest.racing.ledger import Ledger
+from steepest.racing.spec import Measure, Plan, RaceSpec, TuningSpec
+from steepest.racing.stages import first, grown, planned, steps_to_come
 from steepest.racing.verdict import power_note
+from steepest.racing.wishes import Wishes
 from steepest.schedules import Schedule
 from steepest.stats import seeds_to_decide_at_all
 from steepest.train.solo import SoloRun
 from steepest.train.task import Task
 
-__all__ = ["Measure", "Plan", "RaceSpec", "RunPlan", "plan", "read_seeds"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measure:
-    """A metric on a split, with the side that is good; with a value it is a target.
-
-    Attributes:
-        split: ``train``, ``val`` or ``test``.
-        metric: ``loss`` or a metric of the task.
-        higher_is_better: Which side is good.
-        value: What is to be reached; None where it only says what is measured.
-    """
-
-    split: str
-    metric: str
-    higher_is_better: bool
-    value: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class RaceSpec:
-    """Everything that was asked for, with all defaults filled in.
-
-    Attributes:
-        task: The task's name.
-        train_on: ``train``, or ``all`` where validation data is trained on too.
-        arms: In the order in which they were given.
-        seeds: Of the final stage; every arm runs every seed.
-        steps: Of every run.
-        steps_per_epoch: Batches in an epoch.
-        batch_size: Examples per step.
-        eval_every: Steps between two evaluations.
-        watch: The split that is evaluated on the way: ``val``; ``train`` for a task that has no
-            other; None where there is only test data, which is read once, at the end.
-        decides: The number that decides, read once, at the end of every run.
-        target: What time-to-target asks for.
-        device: Where it is trained.
-        level: Confidence of all decisions together.
-        min_effect: The smallest difference that matters.
-    """
-
-    task: str
-    train_on: str
-    arms: tuple[Arm, ...]
-    seeds: tuple[int, ...]
-    steps: int
-    steps_per_epoch: int
-    batch_size: int
-    eval_every: int
-    watch: str | None
-    decides: Measure
-    target: Measure | None
-    device: str
-    level: float
-    min_effect: float
-
-    @property
-    def epochs(self) -> float:
-        """How often a run sees the training data."""
-        return self.steps / self.steps_per_epoch
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values, for the ledger and for comparing two races."""
-        values = dict(vars(self))
-        values["arms"] = {arm.label: arm.text for arm in self.arms}
-        values["decides"] = vars(self.decides)
-        values["target"] = vars(self.target) if self.target else None
-        values["epochs"] = self.epochs
-        return json.loads(json.dumps(values))  # type: ignore[no-any-return]
-
-
-@dataclass(frozen=True)
-class RunPlan:
-    """One arm with one seed.
-
-    Attributes:
-        run_id: Its name in the ledger, in file names and in messages: ``a0-s2``.
-        arm: What trains it.
-        trial_id: The arm's setting in the ledger.
-        seed: What start, order and noise are functions of.
-        stage: ``final``; searches will have ``tuning``.
-        steps: How long it is.
-    """
-
-    run_id: str
-    arm: Arm
-    trial_id: int
-    seed: int
-    stage: Literal["tuning", "final"]
-    steps: int
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A race that can start.
-
-    Attributes:
-        spec: What was asked for.
-        runs: In the order of their execution: all arms of a seed before the next seed, so that
-            a race that stops early has compared like with like.
-        fingerprint: Of the task; a resumed race must have the same.
-        task_spec: How the command line finds the task again; None for an object from Python.
-        notes: What a person should know before it starts.
-    """
-
-    spec: RaceSpec
-    runs: tuple[RunPlan, ...]
-    fingerprint: Mapping[str, str]
-    task_spec: str | None
-    notes: tuple[str, ...]
+__all__ = ["plan", "plan_again", "read_seeds"]
 
 
 def plan(
     task: Task,
     arms: Iterable[Any] | Mapping[str, Any],
     *,
-    seeds: int | Sequence[int] = 3,
+    seeds: int | Sequence[int] | None = None,
     epochs: float | None = None,
     steps: int | None = None,
     batch_size: int | None = None,
@@ -146,6 +38,12 @@ def plan(
     train_on: str = "train",
     level: float = 0.95,
     min_effect: float = 0.0,
+    budget: str | None = None,
+    trials: int | None = None,
+    tuning_seeds: int | None = None,
+    method: str | None = None,
+    widen: int | None = None,
+    defaults: bool = False,
     task_spec: str | None = None,
 ) -> Plan:
     """Settle a race: check everything that can be checked, fill in every default.
@@ -156,7 +54,8 @@ def plan(
     Args:
         task: What is trained.
         arms: See `steepest.racing.arm.resolve`.
-        seeds: Their number (then they are 0, 1, 2 …), or the seeds themselves.
+        seeds: Of the final stage: their number (then they are 0, 1, 2 …), or the seeds
+            themselves; default: the budget's, or 6 where no arm is tuned.
         epochs: How long every run is, in passes over the training data; default 1.
         steps: The same in steps; one of the two.
         batch_size: Default: the task's.
@@ -167,12 +66,31 @@ def plan(
         train_on: Recorded; ``all`` where the task was loaded with its validation data added.
         level: Confidence of all decisions together.
         min_effect: Smallest difference that matters, in the metric's units.
+        budget: How much is spent on arms with a search space: ``quick``, ``standard`` (the
+            default) or ``thorough``; see `steepest.tune.budget`.
+        trials: Settings of each tuned arm; default: the budget's.
+        tuning_seeds: Runs of each setting; default: the budget's.
+        method: ``sobol`` (the default), ``random``, ``grid``, ``halving``, or ``optuna:tpe`` and
+            the like.
+        widen: How often all spaces may be widened and searched again, where an arm's best setting
+            lies at an end of its space; default: 0.
+        defaults: Run the defaults of the tuned arms beside them in the final stage.
         task_spec: How the command line finds the task again.
 
     Raises:
         InputError: For anything that cannot be, and `TaskError` where it is the task's.
     """
     chosen = resolve(arms)
+    wishes = Wishes(
+        budget=budget,
+        trials=trials,
+        tuning_seeds=tuning_seeds,
+        method=method,
+        widen=widen,
+        defaults=defaults,
+    )
+    if seeds is None:
+        seeds = wishes.final_seeds(chosen)
     numbers = read_seeds(seeds)
     pairs = len(chosen) * (len(chosen) - 1) // 2
     seeds_to_decide_at_all(level, max(1, pairs))  # checks the level
@@ -195,6 +113,7 @@ def plan(
     alone = "train" if task.test is None else None
     watch = "val" if task.val is not None else alone
     decisive = "test" if task.test is not None else str(watch)
+    tuning = wishes.settle(task, chosen, seeds=numbers, steps=total, train_on=train_on)
     spec = RaceSpec(
         task=task.name,
         train_on=train_on,
@@ -210,41 +129,60 @@ def plan(
         device=device,
         level=level,
         min_effect=min_effect,
+        tuning=tuning,
     )
-    place = None if task_spec is None else tasks.absolute(task_spec)
-    return Plan(spec, _runs(spec), task.fingerprint(), place, _notes(spec, task))
+    start = first(spec)
+    return Plan(
+        spec,
+        start.trials,
+        planned(spec, start.trials, start.runs),
+        task.fingerprint(),
+        None if task_spec is None else tasks.absolute(task_spec),
+        _notes(spec, task),
+        steps_to_come(spec, start.runs),
+        start.meta,
+    )
 
 
-def plan_again(task: Task, meta: Mapping[str, Any], arms: Sequence[Mapping[str, Any]]) -> Plan:
+def plan_again(task: Task, ledger: Ledger) -> Plan:
     """The plan that a ledger holds, for its task.
 
     Args:
         task: The task, found again.
-        meta: The ledger's facts.
-        arms: The ledger's arms.
+        ledger: The race.
 
     Raises:
         LedgerError: If the task or an arm's code is not what it was.
     """
-    changed = {
-        part: (old, task.fingerprint().get(part))
+    meta = ledger.meta()
+    now = task.fingerprint()
+    changed = [
+        f"{_part(part)} ({_short(old)} then, {_short(now.get(part))} now)"
         for part, old in meta["fingerprint"].items()
-        if task.fingerprint().get(part) != old
-    }
+        if now.get(part) != old
+    ]
     if changed:
         raise LedgerError(
-            f"the task has changed since the race began: {', '.join(map(_part, changed))}; results "
-            "from before and after cannot be compared. Undo the change to resume, or race again "
+            f"the task has changed since the race began: {', '.join(changed)}; results "
+            "from before and after cannot be compared. Undo the change to go on, or race again "
             "with another --out"
         )
     spec = dict(meta["spec"])
     spec.pop("epochs")
-    spec["arms"] = tuple(restore(arm) for arm in arms)
+    spec["arms"] = tuple(restore(arm) for arm in ledger.arms())
     spec["seeds"] = tuple(spec["seeds"])
     spec["decides"] = Measure(**spec["decides"])
     spec["target"] = Measure(**spec["target"]) if spec["target"] else None
+    spec["tuning"] = TuningSpec.from_dict(spec["tuning"]) if spec.get("tuning") else None
     built = RaceSpec(**spec)
-    return Plan(built, _runs(built), meta["fingerprint"], meta["task_spec"], _notes(built, task))
+    found = Plan(built, (), (), meta["fingerprint"], meta["task_spec"], _notes(built, task))
+    return grown(found, ledger)
+
+
+def _short(value: Any) -> str:
+    """Enough of a hash to tell two apart."""
+    text = str(value)
+    return f"{text[:12]}…" if len(text) > 24 else text
 
 
 def _part(name: str) -> str:
@@ -290,14 +228,6 @@ def read_seeds(seeds: Any) -> tuple[int, ...]:
     return tuple(seeds)
 
 
-def _runs(spec: RaceSpec) -> tuple[RunPlan, ...]:
-    return tuple(
-        RunPlan(f"a{number}-s{seed}", arm, number, seed, "final", spec.steps)
-        for seed in spec.seeds
-        for number, arm in enumerate(spec.arms)
-    )
-
-
 def _rehearse(task: Task, arms: Sequence[Arm], *, batch_size: int | None, device: str) -> int:
     """Build a run of every arm; the steps of an epoch."""
 
@@ -315,7 +245,7 @@ def _rehearse(task: Task, arms: Sequence[Arm], *, batch_size: int | None, device
     per_epoch = run(lambda parameters: torch.optim.SGD(parameters, lr=0.0), None).steps_per_epoch
     for arm in arms:
         try:
-            run(arm.factory(), arm.schedule)
+            run(arm.middle().factory(), arm.schedule)
         except Exception as error:  # a stranger's constructor, on the task's own parameters
             named = "" if isinstance(error, SteepestError) else f"{type(error).__name__}: "
             raise InputError(

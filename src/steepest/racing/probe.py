@@ -21,10 +21,10 @@ from typing import Any
 import torch
 
 from steepest.racing.apart import Worker, hire, train_there, why_not_apart
-from steepest.racing.fit import Fit, try_population
-from steepest.racing.plan import RunPlan
+from steepest.racing.fit import Fit, calmest_first, try_population
 from steepest.racing.record import Place
 from steepest.racing.solo import Training, train_here
+from steepest.racing.spec import RunPlan
 from steepest.racing.together import build
 from steepest.train.memory import is_out_of_memory
 from steepest.train.population import why_not
@@ -116,14 +116,14 @@ class Found:
 class _Race:
     """What is left of a race, and what an engine would take for it."""
 
-    def __init__(self, place: Place, waiting: Sequence[RunPlan]) -> None:
+    def __init__(self, place: Place, waiting: Sequence[RunPlan], times: int) -> None:
         spec = place.plan.spec
         self.place = place
-        self.runs = len(waiting)
-        self.steps = spec.steps
-        self.evaluations = (-(-spec.steps // spec.eval_every) if spec.watch else 0) + (
-            spec.decides.split != spec.watch
-        )
+        self.runs = len(waiting) * times
+        self.steps = waiting[0].steps
+        self.evaluations = -(-self.steps // spec.eval_every) if spec.watch else 0
+        if waiting[0].stage == "final" and spec.decides.split != spec.watch:
+            self.evaluations += 1
         self.split: Any = spec.watch or spec.decides.split
 
     def total(self, tried: Tried) -> Tried:
@@ -131,9 +131,15 @@ class _Race:
         return replace(tried, total=tried.start + self.runs * each)
 
 
-def probe(place: Place, waiting: Sequence[RunPlan]) -> Found:
-    """Measure the engines that can do what is left, and choose."""
-    race = _Race(place, waiting)
+def probe(place: Place, waiting: Sequence[RunPlan], *, times: int = 1) -> Found:
+    """Measure the engines that can do what is left, and choose.
+
+    Args:
+        place: The race.
+        waiting: Runs of one length.
+        times: How often as many runs are still to come, these included.
+    """
+    race = _Race(place, waiting, times)
     threads = torch.get_num_threads()
     solo = _measure_solo(race, waiting, threads)
     if not math.isfinite(solo.tried.total):
@@ -214,7 +220,10 @@ def using(threads: int | None) -> Iterator[None]:
 
 def _measure_solo(race: _Race, waiting: Sequence[RunPlan], threads: int) -> _Rival:
     """A plain run of up to four arms."""
-    by_arm = list({run.arm.label: run for run in waiting}.values())[:4]
+    calmest: dict[str, RunPlan] = {}
+    for run in calmest_first(waiting):
+        calmest.setdefault(run.arm.label, run)
+    by_arm = [calmest[label] for label in dict.fromkeys(run.arm.label for run in waiting)][:4]
     runs = [train_here(race.place, replace(run, steps=10**9)) for run in by_arm]
 
     def measure() -> float:

@@ -11,8 +11,8 @@ from torch import Tensor
 from steepest.racing.folder import CHECKPOINTS, WEIGHTS
 from steepest.racing.ledger import Ledger
 from steepest.racing.observer import Observer, Pace, Stop
-from steepest.racing.plan import Plan, RunPlan
 from steepest.racing.records import Evaluation, Floats, Progress, Status, Stored
+from steepest.racing.spec import Plan, RunPlan
 from steepest.train import checkpoint
 from steepest.train.checkpoint import RunState
 from steepest.train.solo import Chunk
@@ -71,7 +71,9 @@ class Record:
     # ------------------------------------------------------------------ beginning
 
     def keep_start(self, weights: dict[str, Tensor]) -> None:
-        """The first run of a seed writes down what all runs of the seed start from."""
+        """The first final run of a seed writes down what all runs of the seed start from."""
+        if self.planned.stage == "tuning":
+            return  # the hash is in the ledger; weights are for comparing arms that are compared
         ledger, seed = self.place.ledger, self.planned.seed
         path = f"{WEIGHTS}/start-s{seed}.safetensors"
         with ledger.transaction():  # runs of one seed may begin at the same moment
@@ -88,17 +90,19 @@ class Record:
         """Go on from a step; say loudly if the start is not what the others of the seed had."""
         ledger = self.place.ledger
         ledger.rewind(self.id, step=step)
-        for other in ledger.runs():
-            theirs = other["start_hash"]
-            if other["seed"] == self.planned.seed and theirs and theirs != start_hash:
-                same = "it" if other["run_id"] == self.id else other["label"]
-                self.tell(
-                    "unequal_start",
-                    f"starts from other weights than {same} did with the same seed; the comparison "
-                    "is not fair. The model takes randomness from somewhere else than torch, "
-                    "numpy or random",
-                )
-                break
+        for other in ledger.rows(
+            "SELECT run_id, label FROM runs JOIN trials USING (trial_id) JOIN arms USING (arm_id) "
+            "WHERE seed = ? AND start_hash != ? ORDER BY position LIMIT 1",
+            self.planned.seed,
+            start_hash,
+        ):
+            same = "it" if other["run_id"] == self.id else other["label"]
+            self.tell(
+                "unequal_start",
+                f"starts from other weights than {same} did with the same seed; the comparison "
+                "is not fair. The model takes randomness from somewhere else than torch, "
+                "numpy or random",
+            )
         ledger.begin_run(self.id, start_hash=start_hash)
         self.seconds = max(ledger.clock(self.id).values(), default=0.0)
         self.since = _Since(step + 1)
@@ -124,8 +128,10 @@ class Record:
         checkpoint.save(self.place.ledger.folder / path, state)
         return Stored(path, "resume", self.id, self.planned.seed, step)
 
-    def save_end(self, weights: dict[str, Tensor], step: int) -> Stored:
-        """Write the final weights; they count when they are committed."""
+    def save_end(self, weights: dict[str, Tensor], step: int) -> Stored | None:
+        """Write the final weights of a final run; they count when they are committed."""
+        if self.planned.stage == "tuning":
+            return None
         path = f"{WEIGHTS}/{self.id}.safetensors"
         checkpoint.save(self.place.ledger.folder / path, RunState(weights, {}))
         return Stored(path, "final", self.id, self.planned.seed, step, hash_tensors(weights))
@@ -182,4 +188,4 @@ def commit(ledger: Ledger, records: Sequence[Record], progresses: Sequence[Progr
 
 def name_of(planned: RunPlan) -> str:
     """How messages call a run."""
-    return f"{planned.arm.label}, seed {planned.seed},"
+    return f"{planned.name},"

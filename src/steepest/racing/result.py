@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from steepest.errors import InputError, unknown_name
+from steepest.errors import InputError, LedgerError, unknown_name
 from steepest.racing.ledger import Ledger
 from steepest.racing.records import Evaluation, Timing
+from steepest.racing.rows import ArmResult, RankRow, RunRow, TrialRow, TuningRow
+from steepest.racing.selection import read_trials
 from steepest.racing.verdict import Sample, Verdict, judge
 from steepest.stats import mean_interval
 from steepest.stats.curves import steps_to_target
@@ -24,93 +26,13 @@ if TYPE_CHECKING:
 
     from steepest.racing.layers import LayerDifference
 
-__all__ = ["ArmResult", "RankRow", "Result", "RunRow"]
+__all__ = ["ArmResult", "RankRow", "Result", "RunRow", "TrialRow", "TuningRow"]
 
 Ints = npt.NDArray[np.int64]
 Reals = npt.NDArray[np.float64]
-Curves = dict[tuple[str, int], tuple[Ints, Reals]]
-
-
-@dataclass(frozen=True)
-class ArmResult:
-    """One side of the race, as it was written.
-
-    Attributes:
-        label: How it is called.
-        text: Its canonical text.
-        kind: ``rule``, ``class`` or ``factory``.
-        name: Of the rule, the class or the function.
-        values: The hyperparameters that were given.
-        schedule: Canonical text of the schedule, or None.
-    """
-
-    label: str
-    text: str
-    kind: str
-    name: str
-    values: Mapping[str, Any]
-    schedule: str | None
-
-
-@dataclass(frozen=True)
-class RunRow:
-    """One run.
-
-    Attributes:
-        run_id: Its name in the ledger.
-        arm: Label of its arm.
-        seed: Its seed.
-        stage: ``final`` (``tuning`` is for searches).
-        status: ``pending``, ``running``, ``done``, ``diverged`` or ``failed``.
-        steps: Steps that it has done.
-        planned_steps: Steps that it was to do.
-        metrics: Final values, ``test_accuracy``, ``val_loss`` …; empty unless it is done.
-        diverged_at: The step (from 1) whose loss was not finite.
-        message: Why it failed.
-        start_hash: Of weights and buffers before the first step.
-        order_hash: Of the batches that it was given.
-        seconds: Spent in training steps, evaluation left out.
-        target_step: The first evaluation that reached the target; infinite if none did, None
-            without a target.
-        target_seconds: Seconds of training until then.
-    """
-
-    run_id: str
-    arm: str
-    seed: int
-    stage: str
-    status: str
-    steps: int
-    planned_steps: int
-    metrics: Mapping[str, float]
-    diverged_at: int | None
-    message: str | None
-    start_hash: str | None
-    order_hash: str | None
-    seconds: float
-    target_step: float | None
-    target_seconds: float | None
-
-
-@dataclass(frozen=True)
-class RankRow:
-    """An arm's final metric over its seeds.
-
-    Attributes:
-        label: The arm.
-        mean: Over the runs that are done; NaN without any.
-        low: Lower end of Student's interval.
-        high: Upper end of it.
-        n: Runs that are done.
-        diverged: Runs that diverged.
-    """
-
-    label: str
-    mean: float
-    low: float
-    high: float
-    n: int
-    diverged: int
+Curve = tuple[Ints, Reals]
+Curves = dict[tuple[str, int], Curve]
+RunCurves = dict[str, Curve]
 
 
 class Result:
@@ -127,7 +49,10 @@ class Result:
         spec: What was planned: ``task``, ``arms``, ``seeds``, ``steps``, ``steps_per_epoch``,
             ``batch_size``, ``eval_every``, ``target``, ``device``, ``level`` ….
         arms: In the order in which they were given.
-        runs: In the order of execution.
+        runs: Of both stages, in the order of execution; see `final_runs`.
+        trials: The settings of all arms, and how they did in the tuning stage.
+        tuning: How arms were tuned; None if every arm was given its setting.
+        looks: The seeds of every verdict that was made on more seeds than the one before.
         metric: What decides, such as ``test_accuracy``.
         higher_is_better: Of that metric.
         events: What happened on the way: dicts with ``at``, ``kind``, ``run_id``, ``text``.
@@ -144,8 +69,19 @@ class Result:
             self.metric: str = f"{decides['split']}_{decides['metric']}"
             self.higher_is_better: bool = decides["higher_is_better"]
             arms = ledger.arms()
+            self.trials, self.tuning = read_trials(ledger, self._meta)
+            chosen = {trial.arm: trial.values for trial in self.trials if trial.selected}
             self.arms = [
-                ArmResult(a["label"], a["text"], a["kind"], a["name"], a["values"], a["schedule"])
+                ArmResult(
+                    a["label"],
+                    a["text"],
+                    a["kind"],
+                    a["name"],
+                    a["values"],
+                    a["schedule"],
+                    a.get("space"),
+                    chosen.get(a["label"], {}),
+                )
                 for a in arms
             ]
             evaluations = {
@@ -155,9 +91,8 @@ class Result:
                 self._run_row(row, evaluations[row["run_id"]], ledger.clock(row["run_id"]))
                 for row in ledger.runs()
             ]
-            self._evaluations: dict[tuple[str, int], list[Evaluation]] = {
-                (run.arm, run.seed): evaluations[run.run_id] for run in self.runs
-            }
+            self._evaluations: dict[str, list[Evaluation]] = evaluations
+            self.looks = ledger.looks()
             labels = {a["arm_id"]: a["label"] for a in arms}
             self.timings: dict[str, dict[str, Timing]] = {
                 labels[arm_id]: {row.quantity: row for row in rows}
@@ -178,13 +113,39 @@ class Result:
 
     @property
     def seeds(self) -> list[int]:
-        """The seeds of the final stage."""
-        return list(self.spec["seeds"])
+        """The seeds of the final stage, those that were added later included."""
+        return [*self.spec["seeds"], *self._meta.get("extended", ())]
+
+    @property
+    def final_runs(self) -> list[RunRow]:
+        """The runs that are compared: each arm's one setting on the seeds of the final stage."""
+        return [run for run in self.runs if run.stage == "final" and run.role != "defaults"]
+
+    @property
+    def defaults_runs(self) -> list[RunRow]:
+        """The runs of the tuned arms' defaults, where they were asked for; not compared."""
+        return [run for run in self.runs if run.role == "defaults"]
+
+    @property
+    def tuning_runs(self) -> list[RunRow]:
+        """The runs of the tuning stage; no test data was read in them."""
+        return [run for run in self.runs if run.stage == "tuning"]
+
+    @property
+    def tuned(self) -> list[str]:
+        """Labels of the arms that were tuned; the others were given their setting."""
+        return [arm.label for arm in self.arms if arm.space is not None]
+
+    def chosen(self, arm: str) -> TrialRow | None:
+        """The setting of an arm in the final stage; None as long as it is not chosen."""
+        self._check_arm(arm)
+        return next((t for t in self.trials if t.arm == arm and t.selected), None)
 
     @property
     def complete(self) -> bool:
-        """Every run has come to its end, be it good or bad."""
-        return all(run.status in ("done", "diverged", "failed") for run in self.runs)
+        """Every run of both stages has come to its end, be it good or bad."""
+        over = self.tuning is None or self.tuning.over
+        return over and all(run.status in ("done", "diverged", "failed") for run in self.runs)
 
     @cached_property
     def verdict(self) -> Verdict:
@@ -200,8 +161,7 @@ class Result:
                 r.arm, r.seed, r.status, r.metrics.get(self.metric), r.steps, r.start_hash,
                 r.order_hash,
             )
-            for r in self.runs
-            if r.stage == "final"
+            for r in self.final_runs
         ]  # fmt: skip
         return judge(
             samples,
@@ -209,6 +169,9 @@ class Result:
             higher_is_better=self.higher_is_better,
             level=self.spec["level"],
             min_effect=self.spec["min_effect"],
+            looks=self.looks,
+            tuning=self.tuning,
+            trials=self.trials,
         )
 
     @property
@@ -220,7 +183,7 @@ class Result:
         """
         rows = []
         for arm in self.arms:
-            runs = [r for r in self.runs if r.arm == arm.label and r.stage == "final"]
+            runs = [r for r in self.final_runs if r.arm == arm.label]
             values = [r.metrics[self.metric] for r in runs if self.metric in r.metrics]
             diverged = sum(r.status == "diverged" for r in runs)
             mean, low, high = mean_interval(np.array(values), self.spec["level"])
@@ -233,7 +196,7 @@ class Result:
     def curves(
         self, name: str = "train_loss", arm: str | None = None, seed: int | None = None
     ) -> Curves:
-        """A curve with one value per training step.
+        """A curve with one value per training step, of the runs that are compared.
 
         Args:
             name: ``train_loss`` (the loss of each batch) or ``lr``.
@@ -243,13 +206,22 @@ class Result:
         Returns:
             By arm and seed: the steps (from 1) and the values.
         """
+        runs = list(self._select(arm, seed))
+        return {(run.arm, run.seed): found for run, found in self._curves(name, runs)}
+
+    def tuning_curves(self, name: str = "train_loss", arm: str | None = None) -> RunCurves:
+        """The same for the runs of the tuning stage, by ``run_id``."""
+        runs = [run for run in self.tuning_runs if arm in (None, run.arm)]
+        return {run.run_id: found for run, found in self._curves(name, runs)}
+
+    def _curves(self, name: str, runs: Iterable[RunRow]) -> list[tuple[RunRow, Curve]]:
         if name not in ("train_loss", "lr"):
             raise unknown_name("curve", name, ["train_loss", "lr"])
-        found: Curves = {}
+        found = []
         with Ledger.read(self.folder) as ledger, ledger.snapshot():
-            for run in self._select(arm, seed):
+            for run in runs:
                 values = ledger.curve(run.run_id, name).astype(np.float64)
-                found[run.arm, run.seed] = np.arange(1, len(values) + 1), values
+                found.append((run, (np.arange(1, len(values) + 1), values)))
         return found
 
     def evaluations(
@@ -266,16 +238,22 @@ class Result:
         Returns:
             By arm and seed: after how many steps, and the values.
         """
-        found: Curves = {}
-        for run in self._select(arm, seed):
-            rows = [
-                (row.step, row.value)
-                for row in self._evaluations[run.arm, run.seed]
-                if (row.split, row.metric) == (split, metric)
-            ]
-            steps = np.array([step for step, _ in rows], np.int64)
-            found[run.arm, run.seed] = steps, np.array([value for _, value in rows], np.float64)
-        return found
+        runs = list(self._select(arm, seed))
+        return {(run.arm, run.seed): self._evaluated(run, split, metric) for run in runs}
+
+    def tuning_evaluations(self, metric: str, arm: str | None = None) -> RunCurves:
+        """The values of a metric on the validation data in the tuning stage, by ``run_id``."""
+        runs = [run for run in self.tuning_runs if arm in (None, run.arm)]
+        return {run.run_id: self._evaluated(run, "val", metric) for run in runs}
+
+    def _evaluated(self, run: RunRow, split: str, metric: str) -> Curve:
+        rows = [
+            (row.step, row.value)
+            for row in self._evaluations[run.run_id]
+            if (row.split, row.metric) == (split, metric)
+        ]
+        steps = np.array([step for step, _ in rows], np.int64)
+        return steps, np.array([value for _, value in rows], np.float64)
 
     def layer_differences(self) -> list[LayerDifference]:
         """How far apart the arms ended, layer by layer, averaged over seeds.
@@ -287,20 +265,34 @@ class Result:
 
         starts = {s.seed: self.folder / s.path for s in self._stored if s.kind == "start"}
         finals = {s.run_id: self.folder / s.path for s in self._stored if s.kind == "final"}
+        done = [run for run in self.final_runs if run.status == "done"]
+        without = [r.run_id for r in done if r.run_id not in finals or r.seed not in starts]
+        if without:
+            raise LedgerError(
+                f"the ledger in {self.folder} knows no weights of {', '.join(without)}, although "
+                "they are done; the layers cannot be compared without them; restore the ledger "
+                "from a copy, or race again with another --out"
+            )
         return layer_differences(
-            Weights(run.arm, run.seed, finals[run.run_id], starts[run.seed])
-            for run in self.runs
-            if run.status == "done" and run.stage == "final"
+            Weights(run.arm, run.seed, finals[run.run_id], starts[run.seed]) for run in done
         )
 
     def protocol(self) -> dict[str, Any]:
         """How it was done: versions, hardware, command, hashes of task and starts, times."""
         starts = {str(r.seed): r.start_hash for r in self.runs if r.start_hash}
         keys = ("created", "finished", "command", "environment", "fingerprint", "task_spec")
-        return {**{key: self._meta.get(key) for key in keys}, "start_hashes": starts}
+        return {
+            **{key: self._meta.get(key) for key in keys},
+            "start_hashes": starts,
+            "tuning": asdict(self.tuning) if self.tuning else None,
+            "spaces": self._meta.get("spaces"),
+            "trials": [asdict(trial) for trial in self.trials] if self.tuning else None,
+            "looks": self.looks,
+            "engine": self._meta.get("engine"),
+        }
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row per run, with all settings of its arm.
+        """One row per run of both stages, with all values of its setting.
 
         Raises:
             InputError: If pandas is not installed.
@@ -312,21 +304,29 @@ class Result:
                 'to_dataframe() needs pandas, which is missing: pip install "steepest[pandas]"'
             ) from error
         arms = {arm.label: arm for arm in self.arms}
-        return pd.DataFrame([self._flat_row(run, arms[run.arm]) for run in self.runs])
+        trials = {trial.trial_id: trial for trial in self.trials}
+        return pd.DataFrame(
+            [self._flat_row(run, arms[run.arm], trials[run.trial]) for run in self.runs]
+        )
 
-    def _flat_row(self, run: RunRow, arm: ArmResult) -> dict[str, Any]:
+    def _flat_row(self, run: RunRow, arm: ArmResult, trial: TrialRow) -> dict[str, Any]:
         row: dict[str, Any] = {
             "run_id": run.run_id,
             "arm": run.arm,
             "seed": run.seed,
             "stage": run.stage,
+            "role": run.role,
+            "trial": trial.number,
+            "round": trial.round,
+            "rung": run.rung,
+            "selected": trial.selected,
             "status": run.status,
             "steps": run.steps,
             "planned_steps": run.planned_steps,
             "batch_size": self.spec["batch_size"],
             "optimizer": arm.name,
             "schedule": arm.schedule,
-            **arm.values,
+            **trial.values,
             **run.metrics,
             "target_step": run.target_step,
             "target_seconds": run.target_seconds,
@@ -338,14 +338,18 @@ class Result:
         return row
 
     def _select(self, arm: str | None, seed: int | None) -> Iterator[RunRow]:
-        labels = [a.label for a in self.arms]
-        if arm is not None and arm not in labels:
-            raise unknown_name("arm", arm, labels)
+        if arm is not None:
+            self._check_arm(arm)
         if seed is not None and seed not in self.seeds:
             raise unknown_name("seed", str(seed), map(str, self.seeds))
-        for run in self.runs:
-            if run.stage == "final" and arm in (None, run.arm) and seed in (None, run.seed):
+        for run in self.final_runs:
+            if arm in (None, run.arm) and seed in (None, run.seed):
                 yield run
+
+    def _check_arm(self, arm: str) -> None:
+        labels = [a.label for a in self.arms]
+        if arm not in labels:
+            raise unknown_name("arm", arm, labels)
 
     def _run_row(
         self, row: Mapping[str, Any], evaluations: list[Evaluation], clock: Mapping[int, float]
@@ -371,6 +375,9 @@ class Result:
             seconds=max(clock.values(), default=0.0),
             target_step=target_step,
             target_seconds=target_seconds,
+            trial=row["trial_id"],
+            role=row["role"],
+            rung=row["rung"],
         )
 
     def _time_to_target(

@@ -23,8 +23,8 @@ from steepest.errors import InputError, LedgerError, unknown_name
 from steepest.racing.database import FILE as LEDGER
 from steepest.racing.database import writable
 from steepest.racing.folder import delete_race, open_race
-from steepest.racing.plan import Plan
 from steepest.racing.result import Result
+from steepest.racing.spec import Plan
 from steepest.stats import (
     PairVerdict,
     decide_all,
@@ -292,10 +292,8 @@ class Several:
             for label in self.arms:
                 ended = [
                     getattr(run, key)
-                    for run in result.runs
-                    if run.arm == label
-                    and run.stage == "final"
-                    and run.status in ("done", "diverged", "failed")
+                    for run in result.final_runs
+                    if run.arm == label and run.status in ("done", "diverged", "failed")
                 ]
                 seen = sorted(math.inf if cost is None else float(cost) for cost in ended)
                 middle = (seen[(len(seen) - 1) // 2] + seen[len(seen) // 2]) / 2 if seen else None
@@ -337,7 +335,7 @@ def _listed(costs: Mapping[str, Reals] | None) -> dict[str, list[float]] | None:
 def _values(result: Result, label: str, seeds: Sequence[int]) -> Reals:
     by_seed = {
         run.seed: run.metrics.get(result.metric, math.nan)
-        for run in result.runs
-        if run.arm == label and run.stage == "final"
+        for run in result.final_runs
+        if run.arm == label
     }
     return np.array([by_seed[seed] for seed in seeds], np.float64)

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from steepest.errors import InputError, LedgerError, SteepestError, TaskError
 from steepest.racing.observer import StoppedError
-from steepest.racing.plan import RunPlan
 from steepest.racing.record import Place, Record, commit, name_of
 from steepest.racing.records import Status, Stored
+from steepest.racing.spec import RunPlan
 from steepest.train import checkpoint
 from steepest.train.checkpoint import RunState
 from steepest.train.solo import Chunk, SoloRun

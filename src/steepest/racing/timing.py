@@ -10,15 +10,15 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from steepest.racing.arm import Arm
-from steepest.racing.plan import RaceSpec
 from steepest.racing.records import Timing
+from steepest.racing.spec import RaceSpec
 from steepest.stats import median_interval
 from steepest.train.solo import SoloRun
 from steepest.train.task import Task
@@ -72,33 +72,34 @@ class _Clocked:
             self.update_ms.append(1e3 * _update_seconds(self.run, self.updates) / self.updates)
 
 
-def measure(task: Task, spec: RaceSpec, *, seconds: float) -> Timings:
+def measure(task: Task, spec: RaceSpec, *, arms: Sequence[Arm], seconds: float) -> Timings:
     """Time every arm of a race on its task.
 
     Args:
         task: What is trained.
         spec: The race.
+        arms: With the settings of its final stage.
         seconds: About how long to take; seven rounds are made in any case.
     """
     begin = time.perf_counter()
-    arms: dict[int, _Clocked] = {}
+    clocks: dict[int, _Clocked] = {}
     left_out: dict[int, str] = {}
-    for number, arm in enumerate(spec.arms):
+    for number, arm in enumerate(arms):
         try:
-            arms[number] = _warmed_up(task, arm, spec)
+            clocks[number] = _warmed_up(task, arm, spec)
         except Exception as error:  # noqa: BLE001  the arm's own code, recorded by the race
             left_out[number] = f"{type(error).__name__}: {error}"
-    order = list(arms)
+    order = list(clocks)
     dice = random.Random(0)  # noqa: S311  an order, not a secret
     for done in range(_MOST):
         if done >= _LEAST and time.perf_counter() - begin > seconds:
             break
         dice.shuffle(order)
         for number in order:
-            arms[number].turn()
-    first = next(iter(arms.values()), None)
+            clocks[number].turn()
+    first = next(iter(clocks.values()), None)
     return Timings(
-        {number: _rows(clocked, first) for number, clocked in arms.items() if first}, left_out
+        {number: _rows(clocked, first) for number, clocked in clocks.items() if first}, left_out
     )
 
 

@@ -17,9 +17,9 @@ import torch
 
 from steepest.errors import InputError, LedgerError
 from steepest.racing.observer import StoppedError
-from steepest.racing.plan import RunPlan
 from steepest.racing.record import Place, Record, commit
 from steepest.racing.records import Progress, Status, Stored
+from steepest.racing.spec import RunPlan
 from steepest.train import checkpoint
 from steepest.train.memory import is_out_of_memory
 from steepest.train.population import Member, Population, why_not
@@ -237,7 +237,7 @@ class _Group:
         step = population.position
         for i, record in self._alive:
             if status == "done":
-                stored: Stored | None = record.save_end(population.weights(i), step)
+                stored = record.save_end(population.weights(i), step)
             else:
                 stored = record.save(population.state(i), step)
             records.append(record)

@@ -101,7 +101,7 @@ def finest_width(result: Result) -> float:
 
 def final_runs(result: Result, arm: str | None = None) -> list[RunRow]:
     """The runs that are compared, of one arm or of all."""
-    return [run for run in result.runs if run.stage == "final" and arm in (None, run.arm)]
+    return [run for run in result.final_runs if arm in (None, run.arm)]
 
 
 def headline(result: Result) -> str:
@@ -146,16 +146,13 @@ def headline(result: Result) -> str:
 def sentences(result: Result) -> list[str]:
     """What the verdict says about the pairs, the decided ones first, in its own words.
 
-    The verdict's sentences start with what is unfair and whether the race is finished, then come
-    the pairs; what was lost comes last. All but the pairs is said by `flags`. Nothing is said
-    about pairs where the comparison is not fair or no run was finished.
+    All but the pairs is said by `flags`. Nothing is said about pairs where the comparison is not
+    fair or no run was finished.
     """
     verdict = result.verdict
     if verdict.problems or not any(run.status == "done" for run in final_runs(result)):
         return []
-    before = len(verdict.problems) + (not result.complete)
-    said = verdict.sentences[before : before + len(verdict.pairs)]
-    return [sentence.replace(" %", "\N{NO-BREAK SPACE}%") for sentence in said]
+    return [text.replace(" %", "\N{NO-BREAK SPACE}%") for text in verdict.pair_sentences]
 
 
 def flags(result: Result) -> list[Flag]:
