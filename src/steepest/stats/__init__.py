@@ -7,6 +7,7 @@ verdict.py      better, worse, undecided
 sequential.py   looking again after more seeds
 curves.py       what is read off a curve, and off the trials of a search
 aggregate.py    several tasks at once
+importance.py   which hyperparameters the trials of a search differ by
 """
 
 from steepest.stats.aggregate import (
@@ -23,6 +24,7 @@ from steepest.stats.curves import (
     near_best_width,
     steps_to_target,
 )
+from steepest.stats.importance import Importance, Importances, importances, trials_needed
 from steepest.stats.intervals import (
     bca_interval,
     mean_interval,
@@ -40,6 +42,8 @@ __all__ = [
     "BestOfK",
     "Comparison",
     "Decision",
+    "Importance",
+    "Importances",
     "NearBest",
     "PairVerdict",
     "bca_interval",
@@ -49,6 +53,7 @@ __all__ = [
     "expected_best_of_k",
     "floor_p",
     "holm",
+    "importances",
     "interquartile_mean",
     "look_level",
     "mean_interval",
@@ -64,4 +69,5 @@ __all__ = [
     "sign_flip_test",
     "steps_to_target",
     "student_interval",
+    "trials_needed",
 ]
