@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from steepest import optim, rules, schedules, tasks
-    from steepest.adapters import optax
+    from steepest.adapters import keras, optax
     from steepest.api import MultiResult, RaceResult, load, race, resume
     from steepest.auditing import audit
     from steepest.errors import SteepestError
@@ -37,6 +37,7 @@ __all__ = [
     "__version__",
     "audit",
     "draw_schedules",
+    "keras",
     "load",
     "optax",
     "optim",
@@ -58,6 +59,7 @@ _PUBLIC = {
     "Task": ("steepest.train.task", "Task"),
     "audit": ("steepest.auditing", "audit"),
     "draw_schedules": ("steepest.reporting.schedules", "draw_schedules"),
+    "keras": ("steepest.adapters.keras", ""),
     "load": ("steepest.api", "load"),
     "optax": ("steepest.adapters.optax", ""),
     "optim": ("steepest.optim", ""),

@@ -14,31 +14,9 @@ from steepest.adapters.optax import RuleState
 from steepest.errors import InputError, UnsupportedError
 from steepest.rules import Rule
 
-__all__ = ["Engine", "check_traceable"]
+__all__ = ["Engine"]
 
 Follow = Callable[[list[tuple[str, tuple[int, ...]]]], list[Follower]]
-
-
-def check_traceable(rule: Rule) -> str | None:
-    """Why JAX cannot trace a rule's formula; None if it can."""
-    follower = Follower(rule, {})
-    shape = (4, 3)
-    p = jax.ShapeDtypeStruct(shape, jnp.float32)
-    slots = {
-        name: jax.ShapeDtypeStruct(own, jnp.float32)
-        for name, (own, _) in follower.starts(shape).items()
-    }
-    values = {**rule.hyperparameters, **rule.options}
-
-    def once(p: Any, g: Any, slots: Any, t: Any) -> Any:
-        totals = follower.sums(p, g, slots, t, values)
-        return follower.step(p, g, slots, t, values, totals)
-
-    try:
-        jax.eval_shape(once, p, p, slots, jax.ShapeDtypeStruct((), jnp.int32))
-    except (jax.errors.ConcretizationTypeError, jax.errors.TracerIntegerConversionError):
-        return "its formula does other work in some steps than in others, which jax.jit cannot know"
-    return None
 
 
 class Engine:

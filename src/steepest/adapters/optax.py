@@ -96,7 +96,8 @@ def transform(
     [0.998... 0.998... 0.998...]
     """
     require("optax", extra="optax")
-    from steepest.adapters._optax_engine import Engine, check_traceable
+    from steepest.adapters._optax_engine import Engine
+    from steepest.adapters._traceable import check_traceable
 
     given = dict(values)
     if learning_rate is not None:
