@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from steepest import optim, rules
-from steepest.errors import UnsupportedError
 from steepest.kernels import cuda, device, native
 from steepest.kernels.trace import specialise, trace
 
@@ -70,7 +69,17 @@ def test_every_rule_equals_the_formula_in_float64(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["lamb", "lars", "clip_norm(adam)", "cautious(adamw)", "clip_norm(cautious(lion))"]
+    "name",
+    [
+        "lamb",
+        "lars",
+        "prodigy",
+        "clip_norm(adam)",
+        "cautious(adamw)",
+        "clip_norm(cautious(lion))",
+        "clip_global_norm(nadam)",
+        "clip_norm(clip_global_norm(sgd))",
+    ],
 )
 @pytest.mark.parametrize("there", [False, True], ids=["host", "device"])
 def test_rules_that_look_at_their_tensor_equal_the_formula_in_float64(name, there, request):
@@ -87,11 +96,57 @@ def test_rules_that_look_at_their_tensor_equal_the_formula_in_float64(name, ther
         torch.testing.assert_close(p, q, rtol=exact, atol=exact)
 
 
-def test_sums_over_all_parameters_are_refused_with_a_reason():
-    models, (ours, _) = pair("clip_global_norm(sgd)")
-    give_gradients(0, *models)
-    with pytest.raises(UnsupportedError, match="sums over all parameters"):
-        ours.step()
+@pytest.mark.parametrize("there", [False, True], ids=["host", "device"])
+def test_sums_over_all_parameters_are_over_all_launches(there, request):
+    """Two types of parameters are two launches; the norm is that of all gradients together."""
+    if there:
+        request.getfixturevalue("_on_device")
+    models = [[*parameters(torch.float64), *parameters(torch.float32)] for _ in range(2)]
+    ours = optim.build("clip_global_norm(adam)", models[0], max_global_norm=0.5)
+    ours._engines = (INTERPRETED,)
+    theirs = optim.build("clip_global_norm(adam)", models[1], engine="eager", max_global_norm=0.5)
+    for step in range(4):
+        give_gradients(step, *models)
+        for optimizer in (ours, theirs):
+            optimizer.step()
+    for p, q in zip(*models, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-6)
+    if there:
+        assert ours._prepared is not None
+        assert len(ours._prepared._launches) == 2
+
+
+@pytest.mark.usefixtures("_on_device")
+def test_sums_over_all_parameters_are_not_read_on_the_host(monkeypatch):
+    models, (ours, theirs) = pair("prodigy", torch.float64)
+    for step in range(5):
+        give_gradients(step, *models)
+        theirs.step()
+        with monkeypatch.context() as nothing_is_read:
+            if step > 1:
+                nothing_is_read.setattr(torch.Tensor, "item", None)
+                nothing_is_read.setattr(torch.Tensor, "tolist", None)
+            ours.step()
+    for p, q in zip(*models, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["host", "device"])
+def test_stochastic_rounding_takes_the_same_bits_as_on_the_cpu(there, request):
+    """Each kernel rounds three numbers per element: parameter and both slots are bfloat16."""
+    if there:
+        request.getfixturevalue("_on_device")
+    models = parameters(torch.bfloat16), parameters(torch.bfloat16)
+    pair_ = [optim.build("adam", model, rounding="stochastic") for model in models]
+    pair_[0]._engines = (INTERPRETED,)
+    for step in range(4):
+        give_gradients(step, *models)
+        for optimizer in pair_:
+            optimizer.step()
+    for p, q in zip(*models, strict=True):
+        assert torch.equal(p, q)
+        for slot, value in pair_[1].state.get(q, {}).items():
+            assert torch.equal(pair_[0].state[p][slot], value)
 
 
 @pytest.mark.parametrize("name", ["adam", "rmsprop", "rprop", "radam"])

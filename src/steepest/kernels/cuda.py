@@ -6,6 +6,9 @@ Two ways to the scalars. Where steps are counted on the host, the host runs the 
 on the CPU. Where they are counted on the device (``capturable=True``, ``fused=True``), a second
 generated kernel runs it there in float64, one program per tensor, and counts: then nothing of a
 step depends on the host, and a captured CUDA graph advances by itself.
+
+Rules that need sums over all tensors run it twice there: once for what leads to those sums, with
+what the state holds put aside, and once for what follows from them.
 """
 
 from __future__ import annotations
@@ -47,6 +50,35 @@ import triton.language as tl
 # as tl.sum has it, which is not interpreted unless TRITON_INTERPRET was set before the first import
 _ADD = ("", "@triton.jit", "def add(a, b):", "    return a + b", "")
 
+# The same bits as in kernels/cpu.py, whose comments say what they are.
+_NOISE = """@triton.jit
+def mix(x):
+    x += tl.full((), 0x9e3779b97f4a7c15, tl.uint64)
+    x = (x ^ (x >> 30)) * tl.full((), 0xbf58476d1ce4e5b9, tl.uint64)
+    x = (x ^ (x >> 27)) * tl.full((), 0x94d049bb133111eb, tl.uint64)
+    return x ^ (x >> 31)
+
+
+@triton.jit
+def scatter(x, a, b):
+    x ^= a
+    x ^= x >> 16
+    x *= tl.full((), 0x7feb352d, tl.uint32)
+    x ^= x >> 15
+    x += b
+    x *= tl.full((), 0x846ca68b, tl.uint32)
+    return x ^ (x >> 16)
+
+
+@triton.jit
+def rounded(x, noise):
+    up = (x.to(tl.uint32, bitcast=True) + noise) >> 16
+    bits = tl.where(x != x, tl.full((), 0x7fc0, tl.uint32), up)
+    return bits.to(tl.uint16).to(tl.bfloat16, bitcast=True)
+
+
+"""
+
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "lt": "<", "le": "<=", "gt": ">"}
 _INFIX |= {"ge": ">=", "eq": "==", "ne": "!="}
 
@@ -60,6 +92,7 @@ class Kernel:
         elements: Does the rows.
         scalars: Runs the scalar program on the device.
         passes: Pairs of functions to call before ``elements``: sums of rows, numbers of tensors.
+            After the first ``program.early`` of them the sums over all tensors are known.
         source: Their text.
     """
 
@@ -166,9 +199,11 @@ def _with_inputs(names: dict[Node, str], roots: Sequence[Node]) -> dict[Node, st
     return {**names, **{node: f"x_{node.name}" for node in inputs}}
 
 
-def _element_kernel(program: Program, real: str, kind: str, slot_kind: str) -> Iterator[str]:
+def _element_kernel(
+    program: Program, real: str, kind: str, slot_kind: str, *, noisy: bool
+) -> Iterator[str]:
     yield "@triton.jit"
-    yield "def elements(rows, params, grads, slots, scalar_row, scalars, own, n,"
+    yield "def elements(rows, params, grads, slots, scalar_row, scalars, own, keys, n,"
     yield "             COLUMNS: tl.constexpr, WIDTH: tl.constexpr, ALIGN: tl.constexpr,"
     yield "             BLOCK: tl.constexpr):"
     head, names = _loads(program, real, kind, slot_kind, stage=sys.maxsize)
@@ -176,12 +211,29 @@ def _element_kernel(program: Program, real: str, kind: str, slot_kind: str) -> I
     names = _with_inputs(names, program.element_roots)
     for line in _statements(program.element_roots, names, real, elements=True):
         yield f"        {line}"
-    yield f"        tl.store(p + at, (x_p + {names[program.step]}).to(tl.{kind}), mask=inside)"
+    stored = [("p", f"x_p + {names[program.step]}", kind)]
     for slot in program.element_slots:
         if slot in program.new_slots:
             new = names[program.new_slots[slot]]
             full = f"{new} + tl.full((BLOCK,), 0.0, tl.{real})"  # it may be one number for all
-            yield f"        tl.store(s_{slot} + at, ({full}).to(tl.{slot_kind}), mask=inside)"
+            stored.append((f"s_{slot}", full, slot_kind))
+    if noisy:
+        yield f"        t = tl.load(line + {1 + len(program.columns)}).to(tl.int64)"
+        yield "        key = tl.load(keys + tensor).to(tl.uint64) + t.to(tl.uint64)"
+        yield "        key = mix(mix(key) + (offset >> 32).to(tl.uint64))"
+        yield "        key_a = (key & 0xffffffff).to(tl.uint32)"
+        yield "        key_b = (key >> 32).to(tl.uint32)"
+    count = 0
+    for place, value, what in stored:
+        if not (noisy and what == "bfloat16"):
+            yield f"        tl.store({place} + at, ({value}).to(tl.{what}), mask=inside)"
+            continue
+        if count % 2 == 0:  # 32 random bits are good for two values, as in kernels/cpu.py
+            start = "(at & 0xffffffff).to(tl.uint32)" if count == 0 else "noise"
+            yield f"        noise = scatter({start}, key_a, key_b)"
+        bits = "noise & 0xffff" if count % 2 == 0 else "noise >> 16"
+        yield f"        tl.store({place} + at, rounded({value}, {bits}), mask=inside)"
+        count += 1
 
 
 def _reduction_kernels(
@@ -190,6 +242,7 @@ def _reduction_kernels(
     """Sums of every row; then, a program per tensor, the rows' sums and what follows from them."""
     one = program.passes[index]
     width = len(one.sums)
+    totals = program.totals if index + 1 == program.early else ()
     yield "@triton.jit"
     yield f"def reduce_{index}(rows, params, grads, slots, scalar_row, scalars, own, partial, n,"
     yield "             COLUMNS: tl.constexpr, WIDTH: tl.constexpr, ALIGN: tl.constexpr,"
@@ -206,9 +259,10 @@ def _reduction_kernels(
     yield ""
     yield ""
     yield "@triton.jit"
-    yield f"def numbers_{index}(first_row, sizes, scalar_row, scalars, own, partial,"
+    yield f"def numbers_{index}(grads, first_row, sizes, scalar_row, scalars, own, partial, shares,"
     yield "             COLUMNS: tl.constexpr, WIDTH: tl.constexpr, SPAN: tl.constexpr):"
     yield "    tensor = tl.program_id(0).to(tl.int64)"
+    yield "    here = tl.load(grads + tensor) != 0"
     yield "    line = scalars + tl.load(scalar_row + tensor) * COLUMNS"
     yield "    size = tl.load(sizes + tensor).to(tl.float64)"
     yield "    first = tl.load(first_row + tensor)"
@@ -232,20 +286,24 @@ def _reduction_kernels(
     for i, node in enumerate(one.sums):
         names[node] = f"a{i}"
         yield f"    a{i} = tl.reduce(sum_{i}, 0, add)"
-    for node in ordered(one.columns, known=frozenset(names)):
+    for node in ordered((*one.columns, *totals), known=frozenset(names)):
         if node.op == "size":
             names[node] = "size"
-    for line in _statements(one.columns, names, "float64", elements=False):
+    for line in _statements((*one.columns, *totals), names, "float64", elements=False):
         yield f"    {line}"
     for node in (*one.sums, *one.columns):
         yield f"    tl.store(own + tensor * WIDTH + {own[node]}, ({names[node]}).to(tl.float64))"
+    for i, node in enumerate(totals):
+        share = f"tl.where(here, {names[node]}, 0.0).to(tl.float64)"
+        yield f"    tl.store(shares + tensor * {len(totals)} + {i}, {share})"
 
 
-def _scalar_kernel(program: Program) -> Iterator[str]:
+def _scalar_kernel(program: Program, *, noisy: bool) -> Iterator[str]:
     yield "@triton.jit"
     yield "def scalars(grads, steps, numbers, values, value_row, factors, table, n, t, scale,"
-    yield "            found, COUNTED: tl.constexpr, NUMBERS: tl.constexpr, COLUMNS: tl.constexpr,"
-    yield "            VALUES: tl.constexpr, SCALED: tl.constexpr, FOUND: tl.constexpr):"
+    yield "            found, aside, totals, COUNTED: tl.constexpr, NUMBERS: tl.constexpr,"
+    yield "            COLUMNS: tl.constexpr, VALUES: tl.constexpr, SCALED: tl.constexpr,"
+    yield "            FOUND: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr):"
     yield "    tensor = tl.program_id(0)"
     yield "    block = tl.load(value_row + tensor)"
     yield "    go = tl.load(grads + tensor) != 0"
@@ -259,7 +317,7 @@ def _scalar_kernel(program: Program) -> Iterator[str]:
     yield "    if COUNTED:"
     yield "        step = tl.load(steps + tensor).to(tl.pointer_type(NUMBERS))"
     yield "        x_t = tl.load(step).to(tl.float64) + 1"
-    yield "        tl.store(step, x_t.to(NUMBERS), mask=go)"
+    yield "        tl.store(step, x_t.to(NUMBERS), mask=go & LAST)"
     names: dict[Node, str] = {}
     for node in ordered(program.scalar_roots):
         if node.op != "scalar":
@@ -271,49 +329,68 @@ def _scalar_kernel(program: Program) -> Iterator[str]:
     for at, slot in enumerate(program.tensor_slots):
         address = f"tl.load(numbers + {at} * n + tensor)"
         yield f"    q_{slot} = {address}.to(tl.pointer_type(NUMBERS))"
-        yield f"    x_{slot} = tl.load(q_{slot}).to(tl.float64)"
+        if not program.totals:
+            yield f"    x_{slot} = tl.load(q_{slot}).to(tl.float64)"
+            continue
+        # put aside: a number that all tensors share is overwritten by the quickest of them
+        yield f"    a_{slot} = aside + {at} * n + tensor"
+        yield "    if FIRST:"
+        yield f"        tl.store(a_{slot}, tl.load(q_{slot}).to(tl.float64))"
+        yield f"    x_{slot} = tl.load(q_{slot} if FIRST else a_{slot}).to(tl.float64)"
+    for node in ordered(program.scalar_roots):
+        if node.op == "total":
+            names[node] = f"z_{node.value:.0f}"
+            yield f"    z_{node.value:.0f} = tl.load(totals + {node.value:.0f})"
     for line in _statements(program.scalar_roots, names, "float64", elements=False):
         yield f"    {line}"
     for at, node in enumerate(program.columns):
         yield f"    tl.store(table + tensor * COLUMNS + {at + 1}, ({names[node]}).to(tl.float64))"
+    if noisy:
+        yield f"    tl.store(table + tensor * COLUMNS + {1 + len(program.columns)}, x_t)"
     for slot in program.tensor_slots:
-        yield f"    tl.store(q_{slot}, ({names[program.new_slots[slot]]}).to(NUMBERS), mask=go)"
+        new = f"({names[program.new_slots[slot]]}).to(NUMBERS)"
+        yield f"    tl.store(q_{slot}, {new}, mask=go & LAST)"
 
 
-def source(program: Program, dtype: torch.dtype, slot_dtype: torch.dtype) -> str:
-    """The text of a rule's two kernels.
+def source(
+    program: Program, dtype: torch.dtype, slot_dtype: torch.dtype, *, noisy: bool = False
+) -> str:
+    """The text of a rule's kernels.
 
     Args:
         program: The traced rule.
         dtype: Of parameters and gradients.
         slot_dtype: Of the slots that have the parameter's shape.
+        noisy: Round bfloat16 stochastically.
     """
     real = "float64" if dtype is torch.float64 else "float32"
-    elements = _element_kernel(program, real, DTYPES[dtype], DTYPES[slot_dtype])
-    lines = [f"# {program.fixed}", *elements, "", "", *_scalar_kernel(program), ""]
+    elements = _element_kernel(program, real, DTYPES[dtype], DTYPES[slot_dtype], noisy=noisy)
+    lines = [f"# {program.fixed}", *elements, "", "", *_scalar_kernel(program, noisy=noisy), ""]
     lines += _ADD if program.passes else ()
     for index in range(len(program.passes)):
         kinds = (real, DTYPES[dtype], DTYPES[slot_dtype])
         lines += ["", *_reduction_kernels(program, index, *kinds), ""]
-    return _HEAD + "\n".join(lines)
+    return _HEAD + (_NOISE if noisy else "") + "\n".join(lines)
 
 
-_BUILT: dict[tuple[Program, torch.dtype, torch.dtype], Kernel] = {}
+_BUILT: dict[tuple[Program, torch.dtype, torch.dtype, bool], Kernel] = {}
 
 
-def build(program: Program, dtype: torch.dtype, slot_dtype: torch.dtype) -> Kernel:
+def build(
+    program: Program, dtype: torch.dtype, slot_dtype: torch.dtype, *, noisy: bool = False
+) -> Kernel:
     """The kernels of a traced rule; made at most once. Triton compiles and caches them itself.
 
     Raises:
         KernelUnavailable: If Triton is not installed, or there is no private cache folder.
     """
-    key = (program, dtype, slot_dtype)
+    key = (program, dtype, slot_dtype, noisy)
     if key not in _BUILT:
         if importlib.util.find_spec("triton") is None:
             raise KernelUnavailable(
                 "Triton is not installed; CUDA builds of torch bring it, else: pip install triton"
             )
-        text = source(program, dtype, slot_dtype)
+        text = source(program, dtype, slot_dtype, noisy=noisy)
         module = _imported(text)
         passes = tuple(
             (getattr(module, f"reduce_{i}"), getattr(module, f"numbers_{i}"))

@@ -45,12 +45,12 @@ class Work:
             first = alike_blocks[0]
             program = trace(first.rule, fixed)
             launch: Launch
+            noisy = first.noise is not None
             if _takes_triton(first, self.triton):
-                triton_kernel = cuda.build(program, *_dtypes(first))
+                triton_kernel = cuda.build(program, *_dtypes(first), noisy=noisy)
                 launch = DeviceLaunch(alike_blocks, program, triton_kernel)
             else:
                 kind = ReducingLaunch if program.passes else Launch
-                noisy = first.noise is not None
                 kernel = cpu.build(program, *_dtypes(first), noisy=noisy)
                 launch = kind(alike_blocks, program, kernel)
             self._launches.append(launch)
@@ -174,13 +174,24 @@ class Work:
             if found_inf is not None and found_inf.item():
                 return
             scale = 1.0 if grad_scale is None else 1.0 / grad_scale.item()
-        summed = [x.sums(scale) for x in self._launches if isinstance(x, ReducingLaunch)]
-        totals = [sum(column) for column in zip(*filter(None, summed), strict=True)]
+        shares: list[Tensor] = []
+        for launch in self._launches:
+            share = (
+                launch.sums_there(grad_scale, found_inf)
+                if isinstance(launch, DeviceLaunch) and launch.on_device
+                else launch.sums(scale)
+            )
+            if share is not None:
+                shares.append(share)
+        totals = _added(shares)
+        here = None  # read on the host only where somebody needs it there: that waits for a GPU
         for launch in self._launches:
             if isinstance(launch, DeviceLaunch) and launch.on_device:
-                launch.run_there(grad_scale, found_inf)
+                there = None if totals is None else totals.to(launch.device)
+                launch.run_there(grad_scale, found_inf, there)
             else:
-                launch.run(scale, totals)
+                here = [] if totals is None else here or totals.tolist()
+                launch.run(scale, here)
         for launch in self._launches:
             if self._walker is None:
                 launch.commit_in_python()
@@ -228,7 +239,7 @@ class Kernels:
         try:
             program = trace(block.rule, specialise(block.rule, block.values))
             if _takes_triton(block, self.triton):
-                cuda.build(program, *_dtypes(block))
+                cuda.build(program, *_dtypes(block), noisy=block.noise is not None)
             else:
                 cpu.build(program, *_dtypes(block), noisy=block.noise is not None)
                 walk.walker()
@@ -293,6 +304,16 @@ ONLY_KERNEL = Kernels(optional=False)
 _SAID: list[str] = []
 
 
+def _added(shares: Sequence[Tensor]) -> Tensor | None:
+    """The sums over all tensors, from what each launch contributes."""
+    if not shares:
+        return None
+    total = shares[0]
+    for share in shares[1:]:
+        total = total + share.to(total.device)
+    return total
+
+
 def _array(values: Sequence[int | None]) -> np.ndarray[Any, np.dtype[np.uint64]]:
     return np.array(values, dtype=np.uint64)
 
@@ -336,10 +357,6 @@ def _unfit(block: Block, *, triton: bool) -> str | None:
         return f"{rule.name} is a rule for matrices: their products are torch's business"
     if any(slot.per not in ("element", "tensor", "all") for slot in rule.slots.values()):
         return f"{rule.name} keeps sums of rows and columns; kernels sum over whole tensors"
-    if rule.has_totals and _takes_triton(block, triton):
-        return f"{rule.name} sums over all parameters; for that there are kernels on the CPU only"
-    if block.noise is not None and _takes_triton(block, triton):
-        return "stochastic rounding is for parameters on the CPU"
     if block.noise is not None and block.params[0].dtype is not torch.bfloat16:
         return f"stochastic rounding is for bfloat16, not for {block.params[0].dtype}"
     if block.differentiable:

@@ -11,6 +11,8 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from steepest.kernels.table import Launch
 
@@ -41,20 +43,16 @@ class ReducingLaunch(Launch):
         for name, size in room.items():
             setattr(self._table, name, self._keep(name, np.zeros(max(1, size)), np.float64))
 
-    def sums(self, scale: float) -> tuple[float, ...]:
-        """What these tensors contribute to the sums over all.
-
-        Args:
-            scale: What gradients are multiplied by first.
-        """
+    def sums(self, scale: float) -> Tensor | None:
+        """What these tensors contribute to the sums over all, if the rule asks for any."""
         width = len(self.program.totals)
         if not width:
-            return ()
+            return None
         self._fill(scale, (math.nan,) * width)  # what follows from them is not read yet
         self._take_threads()
         for reduce in self.kernel.passes[: self.program.early]:
             reduce(self._table_address)
-        return tuple(self._arrays["totals"].tolist())
+        return torch.from_numpy(self._arrays["totals"][:width].copy())
 
     def run(self, scale: float, totals: Sequence[float] = ()) -> None:
         """Run the scalar program, the passes that are left, and the element pass."""

@@ -228,6 +228,14 @@ class Launch:
                 for j, column in enumerate(self.numbers):
                     column[i].fill_(new[rows[i], j])
 
+    def sums(self, scale: float) -> Tensor | None:
+        """What these tensors contribute to the sums over all tensors; None without such sums.
+
+        Args:
+            scale: What gradients are multiplied by first.
+        """
+        return None
+
     def run(self, scale: float, totals: Sequence[float] = ()) -> None:
         """Run the scalar program, then the kernel, on what was gathered.
 
