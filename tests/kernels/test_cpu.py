@@ -146,7 +146,7 @@ extern "C" void round_bfloat(const float *in, uint16_t *out, int64_t n) {
 
 
 def test_every_float16_survives_the_way_to_float32_and_back():
-    library = cpu.compiler.load(cpu._PRELUDE + HALVES)
+    library = cpu.compiler.load(cpu.PRELUDE + HALVES)
     bits = np.arange(65536, dtype=np.uint16)
     wide, back = np.empty(65536, np.float32), np.empty(65536, np.uint16)
     library.convert_half(*(cpu.ctypes.c_void_p(x.ctypes.data) for x in (bits, wide, back)), 65536)
@@ -158,7 +158,7 @@ def test_every_float16_survives_the_way_to_float32_and_back():
 
 
 def test_rounding_to_halves_is_that_of_numpy_and_torch():
-    library = cpu.compiler.load(cpu._PRELUDE + HALVES)
+    library = cpu.compiler.load(cpu.PRELUDE + HALVES)
     rng = np.random.default_rng(0)
     values = rng.integers(0, 2**32, 200_000, dtype=np.uint32).view(np.float32)
     near = (rng.standard_normal(200_000) * 10.0 ** rng.uniform(-9, 6, 200_000)).astype(np.float32)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from steepest import optim, rules
-from steepest.kernels.symbols import Untraceable, ordered
+from steepest.kernels.symbols import ordered
 from steepest.kernels.trace import specialise, trace
 
 RULES = [
@@ -188,24 +188,3 @@ def test_what_depends_on_a_sum_of_scaled_elements_comes_a_pass_later():
     assert [len(one.sums) for one in program.passes] == [2, 1]
     sums = [n for n in ordered(program.element_roots) if n.op == "sum"]
     assert {n.stage for n in sums} == {1, 2}
-
-
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("adafactor", "keeps sums of rows and columns"),
-        ("centralised(adam)", "asked for the shape of a tensor"),
-    ],
-)
-def test_what_needs_rows_or_axes_goes_to_eager_with_a_reason(name, reason):
-    p = torch.nn.Parameter(torch.ones(3, 2))
-    p.grad = torch.ones(3, 2)
-    optimizer = optim.build(name, [p])
-    optimizer.step()
-    assert any(reason in said for said in optimizer.refusals)
-
-
-def test_a_shape_is_nothing_that_a_kernel_can_ask_for():
-    rule = rules.get("centralised(sgd)")
-    with pytest.raises(Untraceable, match="shape"):
-        trace(rule, specialise(rule, {}))

@@ -12,7 +12,16 @@ from steepest.errors import InputError
 from steepest.kernels.scalars import scalar_function
 from steepest.kernels.symbols import SCALAR, Node, ordered
 from steepest.kernels.trace import specialise, trace
-from steepest.rules._ops import maximum, sign, sqrt, where
+from steepest.rules._ops import (
+    centred,
+    column_mean,
+    maximum,
+    row_mean,
+    sign,
+    sqrt,
+    total,
+    where,
+)
 
 ELEMENTWISE = [name for name in rules.names() if rules.get(name).kind == "elementwise"]
 
@@ -126,6 +135,36 @@ def traced(formula, per="element"):
         options={},
     )
     return trace(made, specialise(made, {}))
+
+
+def test_a_shape_is_nothing_that_a_kernel_can_ask_for():
+    def asks(p, g, s, t, *, lr):
+        return -lr * g / p.shape[0], s
+
+    with pytest.raises(InputError, match="shape"):
+        traced(asks)
+
+
+def test_numbers_of_rows_go_into_no_sum_over_the_tensor_and_into_no_other_slot():
+    def sums_rows(p, g, s, t, *, lr):
+        return -lr * total(row_mean(g)) * g, s
+
+    with pytest.raises(InputError, match="not over every row"):
+        traced(sums_rows)
+
+    def keeps_columns(p, g, s, t, *, lr):
+        return -lr * g, column_mean(g)
+
+    with pytest.raises(InputError, match="one number per row, but its new value is one per column"):
+        traced(keeps_columns, per="row")
+
+
+def test_rows_are_of_one_kind():
+    def mixes(p, g, s, t, *, lr):
+        return -lr * centred(g) * row_mean(g), s
+
+    with pytest.raises(InputError, match="of two kinds"):
+        traced(mixes)
 
 
 def test_a_rule_that_asks_if_about_a_value_is_told_what_to_do():

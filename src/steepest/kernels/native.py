@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from operator import is_not
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from torch import Tensor
 from steepest.errors import UnsupportedError
 from steepest.kernels import Block, cpu, cuda, shards, walk
 from steepest.kernels.device import DeviceLaunch, counts_on_device
+from steepest.kernels.lines import LinesLaunch, why_no_lines
 from steepest.kernels.reducing import ReducingLaunch
 from steepest.kernels.symbols import Untraceable
 from steepest.kernels.table import Launch, alike, same_layout
@@ -25,6 +26,7 @@ __all__ = ["KERNEL", "ONLY_KERNEL", "Kernels", "Work"]
 
 _FOUND: tuple[Literal["same", "values", "changed"], ...] = ("same", "values", "changed")
 _PLAIN = (Tensor, torch.nn.Parameter)
+_WIDE = ("element", "row", "column")
 _REAL = (torch.float32, torch.float64)
 
 
@@ -50,7 +52,8 @@ class Work:
                 triton_kernel = cuda.build(program, *_dtypes(first), noisy=noisy)
                 launch = DeviceLaunch(alike_blocks, program, triton_kernel)
             else:
-                kind = ReducingLaunch if program.passes else Launch
+                reducing = LinesLaunch if program.view != "none" else ReducingLaunch
+                kind = reducing if program.passes else Launch
                 kernel = cpu.build(program, *_dtypes(first), noisy=noisy)
                 launch = kind(alike_blocks, program, kernel)
             self._launches.append(launch)
@@ -145,7 +148,9 @@ class Work:
             return False
         if any(values.get(name, value) != value for name, value in fixed.options):
             return False
-        if block.rule.active_slots(values) != fixed.slots:
+        slots = block.rule.slots
+        ndim = 2 if any(slots[name].only == "matrix" for name in fixed.slots) else 1
+        if block.rule.active_slots(values, ndim=ndim) != fixed.slots:
             return False
         launch, index = self._places[id(block)]
         launch.set_values(index, values)
@@ -237,7 +242,14 @@ class Kernels:
         if reason is not None:
             return reason
         try:
-            program = trace(block.rule, specialise(block.rule, block.values))
+            program = trace(block.rule, _fixed(block))
+            if program.view != "none":
+                if _takes_triton(block, self.triton):
+                    return f"for the rows and columns of {block.rule.name} there is no Triton yet"
+                reasons = (why_no_lines(p, program.view) for p in block.params)
+                reason = next(filter(None, reasons), None)
+                if reason is not None:
+                    return reason
             if _takes_triton(block, self.triton):
                 cuda.build(program, *_dtypes(block), noisy=block.noise is not None)
             else:
@@ -325,25 +337,36 @@ def _strides(x: Tensor) -> tuple[int, ...] | str:
 def _dtypes(block: Block) -> tuple[torch.dtype, torch.dtype]:
     dtype = block.params[0].dtype
     for slot, column in zip(block.rule.slots.values(), block.slots, strict=True):
-        if column and slot.per == "element":
+        if column and slot.per in _WIDE:
             return dtype, column[0].dtype
     return dtype, dtype
+
+
+def _fixed(block: Block, *, keep: Iterable[str] = ()) -> Specialisation:
+    """What a block's values fix."""
+    # a rule that keeps something else for matrices has blocks of only vectors or only matrices
+    matrices = any(
+        column and slot.only == "matrix"
+        for slot, column in zip(block.rule.slots.values(), block.slots, strict=True)
+    )
+    ndim = 2 if matrices else 1
+    return specialise(block.rule, block.values, keep=keep, ndim=ndim)
 
 
 def _sorted(blocks: Sequence[Block]) -> list[tuple[list[Block], Specialisation]]:
     """Blocks that can share a kernel, with what it is specialised for."""
     alike: dict[Any, list[Block]] = {}
     for block in blocks:
-        fixed = specialise(block.rule, block.values)
+        fixed = _fixed(block)
         steps = block.steps if isinstance(block.steps, int) else block.steps[0].dtype
         place = (block.params[0].device, counts_on_device(block), block.noise is None)
         key = (block.rule.formula, fixed.options, fixed.slots, _dtypes(block), steps, place)
         alike.setdefault(key, []).append(block)
     result = []
     for members in alike.values():
-        zeros = [frozenset(specialise(b.rule, b.values).zeros) for b in members]
+        zeros = [frozenset(_fixed(b).zeros) for b in members]
         keep = frozenset[str]().union(*zeros) - zeros[0].intersection(*zeros[1:])
-        result.append((members, specialise(members[0].rule, members[0].values, keep=keep)))
+        result.append((members, _fixed(members[0], keep=keep)))
     return result
 
 
@@ -355,8 +378,6 @@ def _unfit(block: Block, *, triton: bool) -> str | None:
     rule = block.rule
     if rule.kind == "matrix":
         return f"{rule.name} is a rule for matrices: their products are torch's business"
-    if any(slot.per not in ("element", "tensor", "all") for slot in rule.slots.values()):
-        return f"{rule.name} keeps sums of rows and columns; kernels sum over whole tensors"
     if block.noise is not None and block.params[0].dtype is not torch.bfloat16:
         return f"stochastic rounding is for bfloat16, not for {block.params[0].dtype}"
     if block.differentiable:
@@ -383,13 +404,17 @@ def _unfit_state(block: Block) -> str | None:
     kinds: set[torch.dtype] = set()
     for (name, slot), column in zip(block.rule.slots.items(), block.slots, strict=True):
         for p, x in zip(block.params, column or (), strict=False):
-            if type(x) not in _PLAIN or (slot.per == "element" and x.device != p.device):
+            if type(x) not in _PLAIN or (slot.per in _WIDE and x.device != p.device):
                 return f"the slot {name} is not a plain tensor beside its parameter"
-            if slot.per != "element":
+            if slot.per not in _WIDE:
                 if x.dtype not in _REAL or x.numel() != 1:
                     return f"the slot {name} is {x.dtype} of shape {tuple(x.shape)}"
                 continue
             kinds.add(x.dtype)
+            if slot.per != "element":
+                if not x.is_contiguous():
+                    return f"the slot {name} has gaps (strides {x.stride()})"
+                continue
             if not same_layout(x, p):
                 return f"the slot {name} is not laid out like its parameter"
     dtype = block.params[0].dtype

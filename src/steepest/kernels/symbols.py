@@ -15,7 +15,24 @@ from typing import Any, Literal
 
 from steepest.errors import InputError
 
-__all__ = ["COMPARISONS", "SCALAR", "Graph", "Node", "Symbol", "Untraceable", "node_of", "ordered"]
+__all__ = [
+    "COMPARISONS",
+    "SCALAR",
+    "Extent",
+    "Graph",
+    "Node",
+    "Symbol",
+    "Untraceable",
+    "View",
+    "node_of",
+    "ordered",
+]
+
+Extent = Literal["step", "tensor", "matrix", "row", "column", "element"]
+"""What a value is the same for: all tensors at a step, a tensor, a matrix of it, a row of that."""
+
+View = Literal["none", "last", "first"]
+"""Which axes are rows and columns: the last two, or the first and all others together."""
 
 COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
 
@@ -29,14 +46,16 @@ class Node:
     """One value: a constant, an input, or an operation on other nodes. Equal means identical.
 
     Attributes:
-        op: ``const``, ``element`` (an input per element), ``scalar`` (an input per row), ``size``
-            (how many elements the tensor has), ``total`` (a sum over all tensors), ``sum`` (over
-            the elements of a tensor), or the name of an operation on numbers.
+        op: ``const``, ``element``, ``row``, ``column`` (an input for each of them), ``scalar`` (an
+            input per step), ``size``, ``rows``, ``columns``, ``factored`` (of the tensor: how many
+            elements, rows and columns, and whether it has rows and columns at all), ``total`` (a
+            sum over all tensors), ``sum`` (over the elements of a tensor), ``row_sum``,
+            ``column_sum`` (over the elements of a row, of a column), ``matrix_sum`` (over the
+            rows of a matrix), or the name of an operation on numbers.
         args: What the operation is applied to.
         value: The constant's number.
         name: The input's name.
-        per_element: Whether it depends on an element.
-        per_tensor: Whether it depends on no element, but on a sum over its tensor or its size.
+        extent: What it is the same for.
         stage: How many reduction passes have to come first.
     """
 
@@ -44,14 +63,37 @@ class Node:
     args: tuple[Node, ...] = ()
     value: float = 0.0
     name: str = ""
-    per_element: bool = False
-    per_tensor: bool = False
+    extent: Extent = "step"
     stage: int = 0
 
     @property
-    def per_row(self) -> bool:
+    def per_element(self) -> bool:
+        """Whether it depends on an element."""
+        return self.extent == "element"
+
+    @property
+    def per_tensor(self) -> bool:
+        """Whether it depends on no element, but on a sum over its tensor or its size."""
+        return self.extent == "tensor"
+
+    @property
+    def per_step(self) -> bool:
         """Whether it is the same for all tensors at the same step."""
-        return not (self.per_element or self.per_tensor)
+        return self.extent == "step"
+
+    @property
+    def reduces(self) -> bool:
+        """Whether it sums something up."""
+        return self.op in ("sum", "row_sum", "column_sum", "matrix_sum")
+
+
+def _joint(extents: Iterable[Extent]) -> Extent:
+    """What a value is the same for that is computed from values with these extents."""
+    seen = set(extents)
+    if "element" in seen or {"row", "column"} <= seen:
+        return "element"
+    order: tuple[Extent, ...] = ("row", "column", "matrix", "tensor")
+    return next((extent for extent in order if extent in seen), "step")
 
 
 def _divide(a: float, b: float) -> float:
@@ -124,6 +166,17 @@ class Graph:
 
     def __init__(self) -> None:
         self._known: dict[tuple[object, ...], Node] = {}
+        self.view: View = "none"
+
+    def seen(self, view: View) -> None:
+        """Rows and columns are those of that view from now on.
+
+        Raises:
+            Untraceable: If they were another one's before.
+        """
+        if self.view not in ("none", view):
+            raise Untraceable("a rule's rows and columns are of two kinds, and a kernel has one")
+        self.view = view
 
     def _intern(self, node: Node) -> Node:
         bits = math.copysign(1.0, node.value)  # 0.0 and -0.0 are two constants
@@ -133,13 +186,15 @@ class Graph:
         """A number."""
         return self._intern(Node("const", value=float(value)))
 
-    def leaf(self, kind: Literal["element", "scalar"], name: str) -> Node:
+    def leaf(self, kind: Literal["element", "row", "column", "scalar"], name: str) -> Node:
         """An input."""
-        return self._intern(Node(kind, name=name, per_element=kind == "element"))
+        extent: Extent = "step" if kind == "scalar" else kind
+        late = kind in ("row", "column")  # numbers that elements find only after a first pass
+        return self._intern(Node(kind, name=name, extent=extent, stage=int(late)))
 
-    def size(self) -> Node:
-        """How many elements the tensor has."""
-        return self._intern(Node("size", per_tensor=True, stage=1))
+    def fact(self, name: Literal["size", "rows", "columns", "factored"]) -> Node:
+        """What is known of the tensor's shape."""
+        return self._intern(Node(name, extent="tensor", stage=1))
 
     def total(self, index: int, *, stage: int) -> Node:
         """One of the sums over all tensors, known after that many passes."""
@@ -147,18 +202,34 @@ class Graph:
 
     def sum(self, x: Node) -> Node:
         """The sum over the tensor, scalar factors taken out."""
-        if not x.per_element:
-            return self.make("mul", x, self.size())
+        if x.extent in ("step", "tensor"):
+            return self.make("mul", x, self.fact("size"))
+        return self._reduced("sum", x, "tensor", of="element")
+
+    def row_sum(self, x: Node) -> Node:
+        """The sum over each row."""
+        return self._reduced("row_sum", x, "row", of="element")
+
+    def column_sum(self, x: Node) -> Node:
+        """The sum over each column."""
+        return self._reduced("column_sum", x, "column", of="element")
+
+    def matrix_sum(self, x: Node) -> Node:
+        """The sum over the rows of each matrix."""
+        return self._reduced("matrix_sum", x, "matrix", of="row")
+
+    def _reduced(self, op: str, x: Node, extent: Extent, *, of: Extent) -> Node:
+        """A reduction, with scalar factors taken out."""
+        if x.extent != of:
+            raise Untraceable(f"a kernel sums over every {of}, and not over every {x.extent}")
         factor, rest = self._factor(x)
         if factor is not None and rest is not None:
-            return self.make("mul", factor, self.sum(rest))
-        return self._intern(Node("sum", (x,), per_tensor=True, stage=x.stage + 1))
+            return self.make("mul", factor, self._reduced(op, rest, extent, of=of))
+        return self._intern(Node(op, (x,), extent=extent, stage=x.stage + 1))
 
     def _apply(self, op: str, args: tuple[Node, ...]) -> Node:
-        element = any(a.per_element for a in args)
-        tensor = not element and any(a.per_tensor for a in args)
         stage = max(a.stage for a in args)
-        return self._intern(Node(op, args, per_element=element, per_tensor=tensor, stage=stage))
+        return self._intern(Node(op, args, extent=_joint(a.extent for a in args), stage=stage))
 
     def make(self, op: str, *args: Node) -> Node:
         """An operation on other nodes, in its simplest form."""
@@ -198,9 +269,9 @@ class Graph:
     @staticmethod
     def _factor(node: Node) -> tuple[Node | None, Node | None]:
         """Such that the node is their product; None stands for one."""
-        if not node.per_element:
+        if node.extent in ("step", "tensor"):
             return node, None
-        if node.op == "mul" and not node.args[0].per_element:
+        if node.op == "mul" and node.args[0].extent in ("step", "tensor"):
             return node.args[0], node.args[1]
         return None, node
 
@@ -216,7 +287,27 @@ class _Ops:
 
     @staticmethod
     def size(x: Symbol) -> Symbol:
-        return Symbol(x.graph, x.graph.size())
+        return Symbol(x.graph, x.graph.fact("size"))
+
+    @staticmethod
+    def row_mean(x: Symbol) -> Symbol:
+        x.graph.seen("last")
+        if x.node.extent not in ("element", "column"):
+            return x
+        return Symbol(x.graph, x.graph.row_sum(x.node)) / x.fact("columns")
+
+    @staticmethod
+    def column_mean(x: Symbol) -> Symbol:
+        x.graph.seen("last")
+        if x.node.extent not in ("element", "row"):
+            return x
+        add = x.graph.column_sum if x.node.per_element else x.graph.matrix_sum
+        return Symbol(x.graph, add(x.node)) / x.fact("rows")
+
+    def centred(self, x: Symbol) -> Symbol:
+        x.graph.seen("first")
+        mean = Symbol(x.graph, x.graph.row_sum(x.node)) / x.fact("columns")
+        return x - self.where(x.fact("factored"), mean, 0.0)
 
     def __getattr__(self, name: str) -> Callable[..., Symbol]:
         if name not in SCALAR:
@@ -265,6 +356,10 @@ class Symbol:
     def ndim(self) -> int:
         """A kernel does not see it."""
         return len(self.shape)
+
+    def fact(self, name: Literal["size", "rows", "columns", "factored"]) -> Symbol:
+        """What is known of the tensor's shape."""
+        return Symbol(self.graph, self.graph.fact(name))
 
     def _do(self, op: str, *others: Any, swap: bool = False) -> Symbol:
         nodes = [self.node, *(node_of(self.graph, other) for other in others)]

@@ -52,15 +52,18 @@ class Launch:
         self._columns = 1 + len(program.columns) + self._noisy
         self._tensor_slots = len(program.tensor_slots)
         names = list(blocks[0].rule.slots)
-        element = [names.index(s) for s in program.element_slots]
-        numbers = [names.index(s) for s in program.tensor_slots]
+
+        def columns_of(slots: Sequence[str]) -> list[list[Tensor]]:
+            return [[x for b in blocks for x in b.slots[names.index(s)] or ()] for s in slots]
 
         self.params = [p for b in blocks for p in b.params]
-        self.slots = [[x for b in blocks for x in b.slots[i] or ()] for i in element]
-        self.numbers = [[x for b in blocks for x in b.slots[i] or ()] for i in numbers]
+        self.slots = columns_of(program.element_slots)
+        self.numbers = columns_of(program.tensor_slots)
+        self.of_rows = columns_of(program.row_slots)
+        self.of_columns = columns_of(program.column_slots)
         self.steps = [x for b in blocks if not isinstance(b.steps, int) for x in b.steps]
-        self.held = [*self.params, *(x for column in self.slots for x in column)]
-        self.held += [*(x for column in self.numbers for x in column), *self.steps]
+        kept = (*self.slots, *self.numbers, *self.of_rows, *self.of_columns)
+        self.held = [*self.params, *(x for column in kept for x in column), *self.steps]
         n = self.n = len(self.params)
 
         self._values: list[dict[str, Any]] = [{} for _ in blocks]
@@ -90,8 +93,9 @@ class Launch:
         chunk = self._chunk(total, threads)
         item_rows, filled = [0], 0
         for tensor, size in enumerate(sizes):
-            for offset in range(0, size, chunk):
-                rows.append((tensor, offset, min(chunk, size - offset)))
+            span = self._span(tensor, chunk)
+            for offset in range(0, size, span):
+                rows.append((tensor, offset, min(span, size - offset)))
                 filled += rows[-1][2]
                 if filled >= min(_ITEM, chunk) and total > _ALONE:
                     item_rows.append(len(rows))
@@ -117,6 +121,10 @@ class Launch:
     def _chunk(self, total: int, threads: int) -> int:
         """Elements per row."""
         return min(_CHUNK, max(_ITEM // 4, -(-total // (4 * threads) // 16) * 16))
+
+    def _span(self, tensor: int, chunk: int) -> int:
+        """Elements per row of one tensor, of at most ``chunk`` where that is possible."""
+        return chunk
 
     def _gather(self, n: int) -> None:
         ends = list(accumulate(len(b.params) for b in self.blocks))

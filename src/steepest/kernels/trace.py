@@ -7,16 +7,26 @@ from which kernels are generated.
 Sums over a tensor (``norm(p)``, ``total(agrees)``) cut the element graph into passes: what is
 summed is a small element graph of its own, and what depends on a sum but on no element is one
 number per tensor. Sums of what depends on no other sum are at stage 1, what needs those at stage 2,
-and so on; a stage is one reduction pass.
+and so on; a stage is one reduction pass. Sums over rows and columns (Adafactor) are the same, with
+a number per row, per column or per matrix that follows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from steepest.kernels.symbols import Graph, Node, Symbol, Untraceable, node_of, ordered
+from steepest.kernels.symbols import (
+    Extent,
+    Graph,
+    Node,
+    Symbol,
+    Untraceable,
+    View,
+    node_of,
+    ordered,
+)
 from steepest.rules import Rule
 
 __all__ = ["Pass", "Program", "Specialisation", "specialise", "trace"]
@@ -42,7 +52,7 @@ class Specialisation:
 
 
 def specialise(
-    rule: Rule, values: Mapping[str, Any], *, keep: Iterable[str] = ()
+    rule: Rule, values: Mapping[str, Any], *, keep: Iterable[str] = (), ndim: int = 1
 ) -> Specialisation:
     """What these values fix.
 
@@ -51,6 +61,7 @@ def specialise(
         values: Its hyperparameters and options; those that are missing have their default.
         keep: Hyperparameters that stay in the kernel although they are zero here, because some
             other group that shares the launch uses them.
+        ndim: The parameters' number of axes (some rules keep less for matrices).
     """
     full = {**rule.hyperparameters, **rule.options, **values}
     gates = {s.when for s in rule.slots.values()}
@@ -61,7 +72,7 @@ def specialise(
         zeros=tuple(
             sorted(n for n in static if isinstance(full[n], (int, float)) and full[n] == 0)
         ),
-        slots=rule.active_slots(full),
+        slots=rule.active_slots(full, ndim=ndim),
     )
 
 
@@ -73,11 +84,17 @@ class Pass:
         stage: The stage of everything in here.
         sums: What is summed up in this pass; empty if only numbers become known.
         columns: The numbers per tensor that element graphs read, beside the sums.
+        matrices: The numbers per matrix that become known, sums over its rows first.
+        rows: The numbers per row, sums over its elements first.
+        across: The numbers per column, likewise.
     """
 
     stage: int
     sums: tuple[Node, ...]
     columns: tuple[Node, ...]
+    matrices: tuple[Node, ...] = ()
+    rows: tuple[Node, ...] = ()
+    across: tuple[Node, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +113,9 @@ class Program:
         totals: What a tensor contributes to the sums over all tensors.
         passes: The reduction passes, in order.
         early: How many of them come before the totals.
+        view: What is a row and what a column.
+        row_slots: Active slots with a number per row.
+        column_slots: Active slots with a number per column.
     """
 
     fixed: Specialisation
@@ -107,6 +127,24 @@ class Program:
     totals: tuple[Node, ...] = ()
     passes: tuple[Pass, ...] = ()
     early: int = 0
+    view: View = "none"
+    row_slots: tuple[str, ...] = ()
+    column_slots: tuple[str, ...] = ()
+
+    @property
+    def matrix_values(self) -> tuple[Node, ...]:
+        """All numbers per matrix that are kept."""
+        return tuple(node for one in self.passes for node in one.matrices)
+
+    @property
+    def row_values(self) -> tuple[Node, ...]:
+        """All numbers per row that are kept."""
+        return tuple(node for one in self.passes for node in one.rows)
+
+    @property
+    def column_values(self) -> tuple[Node, ...]:
+        """All numbers per column that are kept."""
+        return tuple(node for one in self.passes for node in one.across)
 
     @property
     def tensor_columns(self) -> tuple[Node, ...]:
@@ -131,6 +169,14 @@ class Program:
         return tuple(sorted(inputs - {"t", *self.tensor_slots}))
 
 
+_KINDS: dict[str, Literal["element", "row", "column", "scalar"]] = {
+    "element": "element",
+    "row": "row",
+    "column": "column",
+    "tensor": "scalar",
+    "all": "scalar",
+}
+
 _PROGRAMS: dict[tuple[object, Specialisation], Program] = {}
 
 
@@ -150,13 +196,11 @@ def trace(rule: Rule, fixed: Specialisation) -> Program:
 def _traced(rule: Rule, fixed: Specialisation) -> Program:
     graph = Graph()
 
-    def symbol(kind: Literal["element", "scalar"], name: str) -> Symbol:
+    def symbol(kind: Literal["element", "row", "column", "scalar"], name: str) -> Symbol:
         return Symbol(graph, graph.leaf(kind, name))
 
     slots = [
-        None
-        if name not in fixed.slots
-        else symbol("scalar" if slot.per in ("tensor", "all") else "element", name)
+        symbol(_KINDS[slot.per], name) if name in fixed.slots else None
         for name, slot in rule.slots.items()
     ]
     numbers = {n: 0.0 if n in fixed.zeros else symbol("scalar", n) for n in rule.hyperparameters}
@@ -179,66 +223,86 @@ def _traced(rule: Rule, fixed: Specialisation) -> Program:
                 f"rule {rule.name}: the slot {name} is one number per tensor, but its new value "
                 'depends on the element; declare it per="element"'
             )
-        if name in tensors and node.per_tensor:
+        if name in tensors and not node.per_step:
             raise Untraceable(
                 f"{rule.name}: the slot {name} is one number per tensor that follows from a sum "
                 "over the tensor, and kernels keep only what follows from the step"
             )
-        if name in tensors or node is not graph.leaf("element", name):
+        kind = _KINDS[rule.slots[name].per]
+        if kind in ("row", "column") and node.extent != kind:
+            raise Untraceable(
+                f"rule {rule.name}: the slot {name} is one number per {kind}, but its new value is "
+                f"one per {node.extent}"
+            )
+        if name in tensors or node is not graph.leaf(kind, name):
             changed[name] = node
-    return _program(fixed, elements, tensors, node_of(graph, step), changed, totals)
+    slots_per = {
+        kind: tuple(s for s in fixed.slots if rule.slots[s].per == kind)
+        for kind in ("row", "column")
+    }
+    return _program(
+        Program(
+            fixed=fixed,
+            element_slots=elements,
+            tensor_slots=tensors,
+            step=node_of(graph, step),
+            new_slots=changed,
+            columns=(),
+            totals=totals,
+            view=graph.view,
+            row_slots=slots_per["row"],
+            column_slots=slots_per["column"],
+        )
+    )
 
 
-def _program(
-    fixed: Specialisation,
-    elements: tuple[str, ...],
-    tensors: tuple[str, ...],
-    step: Node,
-    changed: Mapping[str, Node],
-    totals: tuple[Node, ...],
-) -> Program:
-    roots = (step, *(node for name, node in changed.items() if name in elements))
-    columns: dict[Node, None] = {}
-    sums: dict[Node, None] = {}
-    own: dict[Node, None] = {}
-    for root in roots:
-        _note(root, columns, own)
-    for node in ordered((*roots, *totals)):
-        for arg in () if node.per_row else node.args:
-            if node.per_element or node.op == "sum" or arg.per_row:
-                _note(arg, columns, own)
-        if node.op == "sum":
-            sums[node] = None
-    for total in totals:
-        if total.per_row:
-            _note(total, columns, own)
-    kept = [node for node in own if node not in sums]
+def _program(traced: Program) -> Program:
+    """With the passes that it takes to compute what was traced."""
+    totals = traced.totals
+    kept: dict[Extent, dict[Node, None]] = {
+        extent: {} for extent in ("step", "tensor", "matrix", "row", "column", "element")
+    }
+
+    def keep(node: Node) -> None:
+        if node.op != "const":
+            kept[node.extent][node] = None
+
+    beside = [
+        traced.new_slots[slot]
+        for slot in (*traced.row_slots, *traced.column_slots)
+        if slot in traced.new_slots
+    ]
+    for root in (*traced.element_roots, *beside, *(x for x in totals if x.per_step)):
+        keep(root)
+    for node in ordered((*traced.element_roots, *beside, *totals)):
+        for arg in node.args:
+            if node.reduces or arg.extent != node.extent:
+                keep(arg)
+        if node.reduces:
+            keep(node)
+    sums = [node for node in kept["tensor"] if node.op == "sum"]
+    own = [node for node in kept["tensor"] if node.op != "sum"]
+    small: tuple[Extent, ...] = ("matrix", "row", "column")
     last = max((node.stage for node in totals), default=0)
-    stages = {node.stage for node in (*sums, *kept)} | ({last} if totals else set())
+    stages = {node.stage for node in (*sums, *own, *(x for e in small for x in kept[e]))}
     passes = [
         Pass(
             stage,
             tuple(node for node in sums if node.stage == stage),
-            tuple(node for node in kept if node.stage == stage),
+            tuple(node for node in own if node.stage == stage),
+            *(_at_stage(kept[extent], stage) for extent in small),
         )
-        for stage in sorted(stages)
+        for stage in sorted(stages | ({last} if totals else set()))
     ]
-    return Program(
-        fixed,
-        elements,
-        tensors,
-        step,
-        changed,
-        tuple(columns),
-        totals,
-        tuple(passes),
-        sum(one.stage <= last for one in passes),
+    return replace(
+        traced,
+        columns=tuple(kept["step"]),
+        passes=tuple(passes),
+        early=sum(one.stage <= last for one in passes),
     )
 
 
-def _note(node: Node, columns: dict[Node, None], own: dict[Node, None]) -> None:
-    """Remember a number that has to be there before the elements are gone through."""
-    if node.per_tensor:
-        own[node] = None
-    elif not node.per_element and node.op != "const":
-        columns[node] = None
+def _at_stage(nodes: Iterable[Node], stage: int) -> tuple[Node, ...]:
+    """Those that become known at a stage, reductions first."""
+    known = [node for node in nodes if node.stage == stage]
+    return tuple(sorted(known, key=lambda node: not node.reduces))

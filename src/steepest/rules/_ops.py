@@ -7,8 +7,9 @@ and nothing is cached, since a cache is a side effect and breaks graph capture.
 
 A type of one's own joins in with one attribute: ``__steepest_ops__``, an object that has
 ``sqrt``, ``sign``, ``where``, ``maximum`` and ``minimum``; for the rules that need them also
-``exp`` and ``log``; and for the rules of kind ``norms`` ``sum`` (over one tensor) and ``size``.
-What works on rows, columns and matrices is for arrays only.
+``exp`` and ``log``; and for the rules of kind ``norms`` ``sum`` (over one tensor), ``size``,
+``centred``, ``row_mean`` and ``column_mean``. What multiplies and decomposes matrices is for arrays
+only.
 """
 
 from __future__ import annotations
@@ -221,6 +222,9 @@ def centred(x: Array) -> Array:
     >>> centred(3.0)
     3.0
     """
+    ops = getattr(x, "__steepest_ops__", None)
+    if ops is not None:
+        return ops.centred(x)
     if getattr(x, "ndim", 0) < 2:
         return x
     rest = math.prod(x.shape[1:])
@@ -233,12 +237,14 @@ def centred(x: Array) -> Array:
 
 def row_mean(x: Array) -> Array:
     """The mean of each row, as a column: (..., m, n) -> (..., m, 1)."""
-    return x.sum(-1)[..., :, None] / x.shape[-1]
+    ops = getattr(x, "__steepest_ops__", None)
+    return x.sum(-1)[..., :, None] / x.shape[-1] if ops is None else ops.row_mean(x)
 
 
 def column_mean(x: Array) -> Array:
     """The mean of each column, as a row: (..., m, n) -> (..., 1, n)."""
-    return x.sum(-2)[..., None, :] / x.shape[-2]
+    ops = getattr(x, "__steepest_ops__", None)
+    return x.sum(-2)[..., None, :] / x.shape[-2] if ops is None else ops.column_mean(x)
 
 
 def matrix_mean(x: Array) -> Array:
