@@ -142,6 +142,11 @@ class Result:
         return next((t for t in self.trials if t.arm == arm and t.selected), None)
 
     @property
+    def measured(self) -> list[str]:
+        """What was evaluated, on any split: the loss and the task's metrics."""
+        return sorted({row.metric for rows in self._evaluations.values() for row in rows})
+
+    @property
     def complete(self) -> bool:
         """Every run of both stages has come to its end, be it good or bad."""
         over = self.tuning is None or self.tuning.over
