@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from steepest import optim, rules, schedules, tasks
     from steepest.adapters import keras, optax
-    from steepest.api import MultiResult, RaceResult, load, race, resume
+    from steepest.api import MultiResult, RaceResult, diagnose, load, race, resume
     from steepest.auditing import audit
     from steepest.errors import SteepestError
     from steepest.reporting.schedules import draw_schedules
@@ -36,6 +36,7 @@ __all__ = [
     "Task",
     "__version__",
     "audit",
+    "diagnose",
     "draw_schedules",
     "keras",
     "load",
@@ -58,6 +59,7 @@ _PUBLIC = {
     "SteepestError": ("steepest.errors", "SteepestError"),
     "Task": ("steepest.train.task", "Task"),
     "audit": ("steepest.auditing", "audit"),
+    "diagnose": ("steepest.api", "diagnose"),
     "draw_schedules": ("steepest.reporting.schedules", "draw_schedules"),
     "keras": ("steepest.adapters.keras", ""),
     "load": ("steepest.api", "load"),

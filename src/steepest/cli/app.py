@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from steepest import __version__
-from steepest.cli import audit, bench, race, report, resume, rules, schedules, tasks
+from steepest.cli import audit, bench, diagnose, race, report, resume, rules, schedules, tasks
 from steepest.cli.words import SpreadArms
 from steepest.errors import SteepestError
 
@@ -44,6 +44,7 @@ def _root(
 app.command("race", cls=SpreadArms)(race.race)
 app.command("resume")(resume.resume)
 app.command("report")(report.report)
+app.command("diagnose")(diagnose.diagnose)
 app.command("audit")(audit.audit)
 app.command("tasks")(tasks.tasks)
 app.command("rules")(rules.rules)

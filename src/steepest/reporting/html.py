@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from steepest.errors import LedgerError
 from steepest.numbers import amount
 from steepest.reporting.costs import target_picture, timing_picture
+from steepest.reporting.curve_findings import curve_findings
 from steepest.reporting.facts import Flag, final_runs, flags, headline, sentences
 from steepest.reporting.figures import evaluation_pictures, final_picture, learning_rates
 from steepest.reporting.layers import layer_picture, layer_table
@@ -82,6 +83,7 @@ def render(result: Result) -> str:
     except LedgerError as error:  # the weights may have been deleted to save room
         rows = []
         noted.append(Flag("note", f"The layers are not compared: {error}."))
+    what_curves_say, findings = curve_findings(result)
     pictures = [
         picture
         for picture in (
@@ -92,6 +94,7 @@ def render(result: Result) -> str:
             timing_picture(result),
             layer_picture(result, rows),
             learning_rates(result),
+            what_curves_say,
         )
         if picture is not None
     ]
@@ -99,6 +102,7 @@ def render(result: Result) -> str:
         "final": final_table(result),
         "timing": timing_table(result),
         "layers": layer_table(result, rows),
+        "findings": findings,
     }
     return fill(
         "report.html.j2",
