@@ -8,10 +8,12 @@ import pytest
 
 from steepest.errors import InputError
 from steepest.stats import (
+    best_of_k_band,
     expected_best_of_k,
     moving_average,
     near_best_width,
     steps_to_target,
+    upper_envelope,
 )
 
 NAN, INF = math.nan, math.inf
@@ -116,3 +118,50 @@ def test_near_best_width_refuses_what_it_cannot_read():
     ]:
         with pytest.raises(InputError, match=message):
             near_best_width(rates, values, tolerance=tolerance, higher_is_better=True)
+
+
+@pytest.mark.parametrize("higher", [True, False])
+def test_the_band_of_best_of_k_is_around_the_exact_curve(higher):
+    trials = np.random.default_rng(3).normal(size=9)
+    exact = expected_best_of_k(trials, higher_is_better=higher)
+    for of in ("mean", "median"):
+        middle, low, high = best_of_k_band(trials, higher_is_better=higher, of=of)
+        assert middle == pytest.approx([getattr(best, of) for best in exact])
+        assert (low <= middle).all()
+        assert (middle <= high).all()
+    # k = 1 is the mean of the trials: its bootstrap is known
+    middle, low, high = best_of_k_band(trials, higher_is_better=higher)
+    width = 2 * 1.96 * trials.std() / 3
+    assert high[0] - low[0] == pytest.approx(width, rel=0.08)
+
+
+def test_the_band_of_best_of_k_covers_the_truth_for_fresh_trials():
+    # uniform trials: E(best of k) = k / (k + 1)
+    rng = np.random.default_rng(1)
+    truth = 4 / 5
+    inside = []
+    for _ in range(300):
+        _, low, high = best_of_k_band(rng.random(24), higher_is_better=True, resamples=300)
+        inside.append(low[3] <= truth <= high[3])
+    assert 0.88 <= np.mean(inside) <= 1.0
+
+
+def test_diverged_trials_make_the_mean_infinite_and_the_median_only_when_they_are_likely():
+    trials = [0.5, 0.7, math.nan, math.inf]
+    mean = best_of_k_band(trials, higher_is_better=True)[0]
+    assert mean.tolist() == pytest.approx([-INF, -INF, 0.65, 0.7])  # three of four: 3/4 hold 0.7
+    median = best_of_k_band(trials, higher_is_better=True, of="median")[0]
+    assert median.tolist() == [-math.inf, 0.5, 0.7, 0.7]
+
+
+def test_the_envelope_is_the_best_of_each_group_whatever_the_order():
+    rates = np.array([100.0, 1.0, 2.0, 10.0, 3.0, 200.0, 20.0, 30.0])
+    losses = np.array([math.nan, 0.9, 0.4, 0.3, 0.8, math.inf, 0.2, 0.25])
+    at, best = upper_envelope(rates, losses, higher_is_better=False, groups=3)
+    assert at.tolist()[:2] == [2.0, 20.0]
+    assert best.tolist()[:2] == [0.4, 0.2]
+    assert at[2] == 150.0
+    assert math.isnan(best[2])
+    assert upper_envelope([1.0], [2.0], higher_is_better=True, groups=5)[1].tolist() == [2.0]
+    with pytest.raises(InputError, match="as many values"):
+        upper_envelope([], [], higher_is_better=True, groups=2)

@@ -19,10 +19,12 @@ from steepest.stats.aggregate import (
 from steepest.stats.curves import (
     BestOfK,
     NearBest,
+    best_of_k_band,
     expected_best_of_k,
     moving_average,
     near_best_width,
     steps_to_target,
+    upper_envelope,
 )
 from steepest.stats.importance import Importance, Importances, importances, trials_needed
 from steepest.stats.intervals import (
@@ -47,6 +49,7 @@ __all__ = [
     "NearBest",
     "PairVerdict",
     "bca_interval",
+    "best_of_k_band",
     "compare",
     "decide_all",
     "decide_looks",
@@ -70,4 +73,5 @@ __all__ = [
     "steps_to_target",
     "student_interval",
     "trials_needed",
+    "upper_envelope",
 ]

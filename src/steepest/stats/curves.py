@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +19,12 @@ from steepest.stats._checks import check_level, sample
 __all__ = [
     "BestOfK",
     "NearBest",
+    "best_of_k_band",
     "expected_best_of_k",
     "moving_average",
     "near_best_width",
     "steps_to_target",
+    "upper_envelope",
 ]
 
 Array = npt.NDArray[np.float64]
@@ -138,6 +141,102 @@ def expected_best_of_k(
         low, high = (worst, best) if higher_is_better else (-best, -worst)
         curve.append(BestOfK(k=k, mean=sign * mean, median=sign * middle, low=low, high=high))
     return curve
+
+
+def best_of_k_band(
+    values: npt.ArrayLike,
+    *,
+    higher_is_better: bool,
+    of: Literal["mean", "median"] = "mean",
+    level: float = 0.95,
+    resamples: int = 2_000,
+    seed: int = 0,
+) -> tuple[Array, Array, Array]:
+    """``(middle, low, high)`` for k = 1 … n: `expected_best_of_k`, and how well n trials know it.
+
+    The trials are drawn anew with replacement, and each draw's curve is computed; the band is
+    their central range at every k. It is for description: with few trials the best possible
+    setting was probably never tried, and no resampling knows it.
+
+    Args:
+        values: One metric per trial, NaN or infinite where it diverged.
+        higher_is_better: True for accuracies, False for losses.
+        of: The mean of the best of k, which is infinitely bad as soon as all k may have diverged;
+            or its median.
+        level: Nominal coverage at every k.
+        resamples: Bootstrap samples.
+        seed: Of the bootstrap.
+
+    >>> middle, low, high = best_of_k_band([0.1, 0.5, 0.9], higher_is_better=True)
+    >>> middle.round(3).tolist(), float(high[-1])
+    ([0.5, 0.767, 0.9], 0.9)
+    """
+    alpha, trials = check_level(level), sample(values, "best_of_k_band")
+    n = trials.size
+    if not n:
+        raise InputError("best_of_k_band: no trials")
+    sign = 1.0 if higher_is_better else -1.0
+    quality = np.where(np.isfinite(trials), sign * trials, -np.inf)
+    drawn = quality[np.random.default_rng(seed).integers(n, size=(resamples, n))]
+    sorted_BN = np.sort(np.vstack([quality, drawn]), axis=1)  # the first row is the data itself
+    ways = np.array([[math.comb(i, k) / math.comb(n, k) for i in range(n + 1)] for k in _upto(n)])
+    if of == "median":
+        first_K = (ways[:, 1:] < 0.5 * (1 - 1e-12)).sum(axis=1)
+        curve_BK = sorted_BN[:, first_K]
+    else:
+        mass_KN = np.diff(ways, axis=1)
+        finite = np.isfinite(sorted_BN)
+        curve_BK = np.where(finite, sorted_BN, 0.0) @ mass_KN.T
+        curve_BK[(~finite).astype(float) @ (mass_KN > 0).T > 0] = -np.inf
+    low, high = np.quantile(curve_BK[1:], [alpha / 2, 1 - alpha / 2], axis=0, method="inverted_cdf")
+    if not higher_is_better:
+        low, high = -high, -low
+    middle: Array = sign * curve_BK[0]
+    return middle, low, high
+
+
+def _upto(n: int) -> range:
+    return range(1, n + 1)
+
+
+def upper_envelope(
+    rates: npt.ArrayLike, values: npt.ArrayLike, *, higher_is_better: bool, groups: int
+) -> tuple[Array, Array]:
+    """The best value in each of several neighbouring groups of rates: ``(rates, values)``.
+
+    For trials in which other settings vary too: what a rate can reach if the others suit it, and
+    not what it gives on average. Sorted by rate the trials are cut into groups of (nearly) equal
+    size, and the best trial of each stands for it. A group in which all diverged has the value
+    NaN, at the middle of its rates.
+
+    Args:
+        rates: One per trial, > 0.
+        values: The metric of each trial, NaN or infinite where it diverged.
+        higher_is_better: True for accuracies, False for losses.
+        groups: Into how many; at most the number of trials.
+
+    >>> rates, best = upper_envelope(
+    ...     [1, 2, 10, 20], [0.1, 0.3, 0.9, 0.5], higher_is_better=True, groups=2)
+    >>> rates.tolist(), best.tolist()
+    ([2.0, 10.0], [0.3, 0.9])
+    """
+    at, seen = sample(rates, "rates"), sample(values, "values")
+    if at.size != seen.size or not at.size:
+        raise InputError(
+            f"upper_envelope: expected as many values as rates, at least one; "
+            f"got {at.size} rates and {seen.size} values"
+        )
+    if groups < 1:
+        raise InputError(f"upper_envelope: groups must be >= 1, got {groups!r}")
+    order = np.argsort(at, kind="stable")
+    quality = np.where(np.isfinite(seen), seen if higher_is_better else -seen, -np.inf)
+    found = []
+    for members in np.array_split(order, min(groups, at.size)):
+        top = members[int(np.argmax(quality[members]))]
+        lost = not math.isfinite(quality[top])
+        found.append((float(np.median(at[members])), math.nan) if lost else (at[top], seen[top]))
+    table = np.array(found, np.float64)
+    return table[:, 0], table[:, 1]
 
 
 @dataclass(frozen=True, kw_only=True)
