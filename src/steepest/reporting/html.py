@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from steepest.errors import LedgerError
 from steepest.numbers import amount
+from steepest.reporting.bought import bought_picture, bought_table, settings_table
 from steepest.reporting.costs import target_picture, timing_picture
 from steepest.reporting.curve_findings import curve_findings
 from steepest.reporting.facts import Flag, final_runs, flags, headline, sentences
@@ -18,6 +19,8 @@ from steepest.reporting.loss import training_loss
 from steepest.reporting.page import fill, write_whole
 from steepest.reporting.palette import look_of
 from steepest.reporting.protocol import protocol_groups, protocol_tables, reproduce
+from steepest.reporting.sensitivity import sensitivity_picture, sensitivity_table
+from steepest.reporting.spending import anytime_picture, budget_flags, budget_says, cost_table
 from steepest.reporting.tables import (
     Table,
     final_table,
@@ -26,6 +29,7 @@ from steepest.reporting.tables import (
     ranking_table,
     timing_table,
 )
+from steepest.reporting.trials import best_of_k_picture, space_picture, trials_table
 
 if TYPE_CHECKING:
     from steepest.racing.result import Result
@@ -77,7 +81,7 @@ def write_html(result: Result, path: str | Path) -> Path:
 
 def render(result: Result) -> str:
     """The page as text."""
-    noted = flags(result)
+    noted = [*budget_flags(result), *flags(result)]
     try:
         rows = result.layer_differences()
     except LedgerError as error:  # the weights may have been deleted to save room
@@ -88,6 +92,11 @@ def render(result: Result) -> str:
         picture
         for picture in (
             final_picture(result),
+            bought_picture(result),
+            sensitivity_picture(result),
+            best_of_k_picture(result),
+            anytime_picture(result),
+            space_picture(result),
             training_loss(result),
             *evaluation_pictures(result),
             target_picture(result),
@@ -100,6 +109,9 @@ def render(result: Result) -> str:
     ]
     under = {
         "final": final_table(result),
+        "bought": bought_table(result),
+        "sensitivity": sensitivity_table(result),
+        "space": trials_table(result),
         "timing": timing_table(result),
         "layers": layer_table(result, rows),
         "findings": findings,
@@ -116,6 +128,8 @@ def render(result: Result) -> str:
         ranking=ranking_table(result),
         pairs=pair_table(result),
         matrix=matrix_table(result),
+        settings=[table for table in (settings_table(result), cost_table(result)) if table],
+        budget="" if result.tuning is None else budget_says(result, result.tuning),
         tables_under=_present(under),
         command=reproduce(result),
         protocol=protocol_groups(result),

@@ -5,6 +5,7 @@ intervals.py    intervals of means: sign-flip, Student, BCa
 power.py        how many seeds it takes to find a difference
 verdict.py      better, worse, undecided
 sequential.py   looking again after more seeds
+single.py       what single runs would have claimed
 curves.py       what is read off a curve, and off the trials of a search
 aggregate.py    several tasks at once
 importance.py   which hyperparameters the trials of a search differ by
@@ -36,6 +37,7 @@ from steepest.stats.intervals import (
 )
 from steepest.stats.power import SEED_CAP, seeds_for_power
 from steepest.stats.sequential import decide_looks, look_level
+from steepest.stats.single import OneSeed, one_seed
 from steepest.stats.tests import floor_p, seeds_to_decide_at_all, sign_flip_test
 from steepest.stats.verdict import Comparison, Decision, PairVerdict, compare, decide_all, holm
 
@@ -47,6 +49,7 @@ __all__ = [
     "Importance",
     "Importances",
     "NearBest",
+    "OneSeed",
     "PairVerdict",
     "bca_interval",
     "best_of_k_band",
@@ -64,6 +67,7 @@ __all__ = [
     "moving_average",
     "near_best_width",
     "normalised_scores",
+    "one_seed",
     "performance_profile",
     "score_profile",
     "seeds_for_power",
