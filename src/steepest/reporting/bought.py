@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from steepest.numbers import amount, p_text, significant
+from steepest.numbers import amount, fixed, p_text, significant
 from steepest.reporting.drawing import (
     INK,
     Panel,
@@ -305,7 +305,7 @@ def bought_table(result: Result) -> Table | None:
                     )
                 ),
                 Cell(unit.interval(row.comparison.low, row.comparison.high)),
-                Cell(p_text(row.comparison.prob_a_better)),
+                Cell(fixed(row.comparison.prob_a_better, 2)),
                 Cell(p_text(row.comparison.p_value)),
             )
             for row in rows

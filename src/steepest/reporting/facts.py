@@ -16,6 +16,7 @@ from steepest.numbers import (
     unit_of,
 )
 from steepest.racing.verdict import power_note
+from steepest.stats import OneSeed, one_seed
 
 if TYPE_CHECKING:
     from steepest.racing.ledger import Timing
@@ -35,6 +36,8 @@ __all__ = [
     "metric_words",
     "result_unit",
     "sentences",
+    "single_seed",
+    "single_seed_words",
     "target_words",
     "timed",
     "to_target",
@@ -153,6 +156,50 @@ def sentences(result: Result) -> list[str]:
     if verdict.problems or not any(run.status == "done" for run in final_runs(result)):
         return []
     return [text.replace(" %", "\N{NO-BREAK SPACE}%") for text in verdict.pair_sentences]
+
+
+def single_seed(result: Result) -> OneSeed | None:
+    """What one run per arm would have named; None without two arms and a common seed."""
+    seeds = result.verdict.seeds
+    if len(result.verdict.pairs) < 1 or not seeds:
+        return None
+    compared = {label for pair in result.verdict.pairs for label in (pair.a, pair.b)}
+    by_seed = {(run.arm, run.seed): run.metrics.get(result.metric) for run in final_runs(result)}
+    values = {
+        arm.label: [math.nan if (v := by_seed[arm.label, s]) is None else v for s in seeds]
+        for arm in result.arms
+        if arm.label in compared
+    }
+    best = next(row.label for row in result.ranking if row.label in compared)
+    return one_seed(values, best, higher_is_better=result.higher_is_better)
+
+
+def single_seed_words(result: Result) -> str:
+    """How often a comparison on one seed would have named another winner, in a sentence."""
+    claims = single_seed(result)
+    if claims is None:
+        return ""
+    others = {label: n for label, n in claims.named.items() if label != claims.best and n > 0}
+    if not others:
+        text = f"A comparison on any one of the {amount(claims.seeds, 'seed')} would have named "
+        text += f"{claims.best}, too"
+    else:
+        who = ", ".join(
+            f"{label} on {significant(n)}"
+            for label, n in sorted(others.items(), key=lambda i: -i[1])
+        )
+        text = (
+            "A comparison on one seed would have named another winner than "
+            f"{claims.best} on {significant(claims.seeds * claims.wrong)} of "
+            f"{amount(claims.seeds, 'seed')} ({who})"
+        )
+    if claims.wrong_unpaired < 0.005:
+        return f"{text}."
+    share = significant(100 * claims.wrong_unpaired, 2)
+    return (
+        f"{text}; with a seed of its own for every arm it would have named another one in "
+        f"{share}\N{NO-BREAK SPACE}% of all choices."
+    )
 
 
 def flags(result: Result) -> list[Flag]:

@@ -31,6 +31,7 @@ from steepest.reporting.facts import (
     level_of,
     metric_words,
     result_unit,
+    single_seed_words,
 )
 from steepest.reporting.palette import look_of
 from steepest.reporting.tables import TURNED
@@ -168,8 +169,8 @@ def _final_says(result: Result, values: Mapping[str, dict[int, float]], unit: Un
     overlap = min(max(a), max(b)) >= max(min(a), min(b))
     return (
         f"{head}; {second.label} follows with {unit.mean(second.mean, second.low, second.high)}. "
-        f"Their seeds {'overlap' if overlap else 'do not overlap'}."
-    )
+        f"Their seeds {'overlap' if overlap else 'do not overlap'}. {single_seed_words(result)}"
+    ).rstrip()
 
 
 def _differences(

@@ -12,7 +12,7 @@ from steepest.numbers import amount
 from steepest.reporting.bought import bought_picture, bought_table, settings_table
 from steepest.reporting.costs import target_picture, timing_picture
 from steepest.reporting.curve_findings import curve_findings
-from steepest.reporting.facts import Flag, final_runs, flags, headline, sentences
+from steepest.reporting.facts import Flag, final_runs, headline, sentences
 from steepest.reporting.figures import evaluation_pictures, final_picture, learning_rates
 from steepest.reporting.layers import layer_picture, layer_table
 from steepest.reporting.loss import training_loss
@@ -20,7 +20,7 @@ from steepest.reporting.page import fill, write_whole
 from steepest.reporting.palette import look_of
 from steepest.reporting.protocol import protocol_groups, protocol_tables, reproduce
 from steepest.reporting.sensitivity import sensitivity_picture, sensitivity_table
-from steepest.reporting.spending import anytime_picture, budget_flags, budget_says, cost_table
+from steepest.reporting.spending import anytime_picture, budget_says, cost_table, race_flags
 from steepest.reporting.tables import (
     Table,
     final_table,
@@ -81,7 +81,7 @@ def write_html(result: Result, path: str | Path) -> Path:
 
 def render(result: Result) -> str:
     """The page as text."""
-    noted = [*budget_flags(result), *flags(result)]
+    noted = race_flags(result)
     try:
         rows = result.layer_differences()
     except LedgerError as error:  # the weights may have been deleted to save room

@@ -37,6 +37,7 @@ __all__ = [
     "sensitivity_picture",
     "sensitivity_table",
     "tolerance_of",
+    "within_text",
 ]
 
 ROW = 58
@@ -112,7 +113,7 @@ def sensitivity_picture(result: Result) -> Picture | None:
     if tuning is None or not rows:
         return None
     unit = trials_unit(result, tuning)
-    within = unit.difference(tolerance_of(result, tuning)).lstrip("+")
+    within = within_text(tolerance_of(result, tuning), unit)
     notes = [
         "A mark is one trial: its mean over the tuning seeds at the end of training. "
         + _below_words(rows, tuning)
@@ -304,6 +305,16 @@ def _near_panel(result: Result, rows: Sequence[Sensitivity]) -> Panel:
     )
 
 
+def within_text(tolerance: float, unit: Unit) -> str:
+    """A tolerance in words.
+
+    >>> [within_text(x, Unit(True)) for x in (0.01, 0.0005)], within_text(0.2, Unit(False))
+    (['1 point', '0.05 points'], '0.2')
+    """
+    number = significant(tolerance * unit.factor)
+    return f"{number} point{'' if number == '1' else 's'}" if unit.share else number
+
+
 def near_text(near: NearBest) -> str:
     """The width of the near-best region in words.
 
@@ -321,8 +332,9 @@ def _sensitivity_says(rows: Sequence[Sensitivity], within: str) -> str:
         return "Every learning rate that was tried diverged."
     wide = max(known, key=lambda item: item[1].decades)
     slim = min(known, key=lambda item: item[1].decades)
-    head = f"{wide[0]} stays within {within} of its best over {near_text(wide[1])} of learning rate"
-    return head + (f", {slim[0]} over {near_text(slim[1])}." if len(known) > 1 else ".")
+    widths = [near_text(near).replace("≥", "at least") for near in (wide[1], slim[1])]
+    head = f"{wide[0]} stays within {within} of its best over {widths[0]} of learning rate"
+    return head + (f", {slim[0]} over {widths[1]}." if len(known) > 1 else ".")
 
 
 def sensitivity_table(result: Result) -> Table | None:
@@ -331,7 +343,7 @@ def sensitivity_table(result: Result) -> Table | None:
     if tuning is None or not rows:
         return None
     numbers, unit = arm_numbers(result), trials_unit(result, tuning)
-    within = unit.difference(tolerance_of(result, tuning)).lstrip("+")
+    within = within_text(tolerance_of(result, tuning), unit)
     heads = ("Arm", "Best rate", "Near best from", "to", "Width", "Measured on", "Trials")
 
     def cells(row: Sensitivity) -> tuple[Cell, ...]:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from steepest.numbers import amount, fixed, p_text, significant, time_text
-from steepest.reporting.facts import Flag, flags, headline, metric_words, result_unit
+from steepest.reporting.facts import Flag, headline, metric_words, result_unit
 from steepest.reporting.html import marks_of
 from steepest.reporting.page import fill, write_whole
 from steepest.reporting.protocol import Group, protocol_groups, reproduce
 from steepest.reporting.several_figures import several_pictures
+from steepest.reporting.spending import race_flags
 from steepest.reporting.tables import DECISIONS, TURNED, Cell, Table, aligned
 from steepest.reporting.terminal import plain_values, print_flags, print_tables, result_json
 
@@ -107,7 +108,7 @@ def several_flags(several: Several) -> list[Flag]:
     for task, result in several.results.items():
         found += [
             Flag(flag.kind, f"{task}: {flag.text}")
-            for flag in flags(result)
+            for flag in race_flags(result)
             if flag.kind != "note" and not (flag.kind == "stop" and task in unfinished)
         ]
     order = {"stop": 0, "warn": 1, "note": 2}
@@ -211,7 +212,7 @@ def _pair_table(several: Several) -> Table | None:
             if not decisions:
                 continue
             mean = sum(probabilities) / len(probabilities)
-            row = [Cell(a, arm=numbers[a]), Cell(b, arm=numbers[b]), *cells, Cell(p_text(mean))]
+            row = [Cell(a, arm=numbers[a]), Cell(b, arm=numbers[b]), *cells, Cell(fixed(mean, 2))]
             if enough:
                 general = over[frozenset((a, b))]
                 decision = general.decision if general.a == a else TURNED[general.decision]

@@ -11,8 +11,9 @@ import numpy as np
 
 from steepest.numbers import amount, size_text, time_text
 from steepest.reporting.drawing import Panel, Picture, arm_meta, axes, line, plain
-from steepest.reporting.facts import Flag, arm_numbers, metric_words, timed
+from steepest.reporting.facts import Flag, arm_numbers, flags, metric_words, timed
 from steepest.reporting.palette import look_of
+from steepest.reporting.sensitivity import tolerance_of, within_text
 from steepest.reporting.tables import Cell, Table, aligned
 from steepest.reporting.trials import trials_unit
 
@@ -27,6 +28,7 @@ __all__ = [
     "budget_says",
     "cost_table",
     "incumbents",
+    "race_flags",
     "spent",
 ]
 
@@ -106,6 +108,12 @@ def budget_flags(result: Result) -> list[Flag]:
     return found
 
 
+def race_flags(result: Result) -> list[Flag]:
+    """All that weakens the verdict, worst first: the runs', the seeds' and the tuning's part."""
+    order = {"stop": 0, "warn": 1, "note": 2}
+    return sorted([*flags(result), *budget_flags(result)], key=lambda flag: order[flag.kind])
+
+
 def cost_table(result: Result) -> Table | None:
     """Steps, seconds and memory of every arm, tuning included; None where nothing was tuned."""
     if result.tuning is None:
@@ -127,7 +135,7 @@ def cost_table(result: Result) -> Table | None:
                 Cell(f"{cost.tuning_steps:,}"),
                 Cell(f"{cost.final_steps:,}"),
                 Cell(f"{cost.tuning_steps + cost.final_steps:,}"),
-                Cell(time_text(cost.tuning_seconds)),
+                Cell(time_text(cost.tuning_seconds) if cost.trials else "–"),
                 Cell(time_text(cost.final_seconds)),
                 *(Cell(size_text(stored[k].value) if k in stored else "–") for k, _ in memory),
             )
@@ -145,7 +153,7 @@ def cost_table(result: Result) -> Table | None:
         (
             "Runs that diverge end early, so an arm may use fewer steps than it was given. Times "
             "are those of training steps as the race ran them, several runs at once where the "
-            "engine did so; the timing pass above compares the arms on equal terms.",
+            "engine did so; the timing pass compares the arms on equal terms.",
         ),
     )
 
@@ -184,14 +192,15 @@ def budget_says(result: Result, tuning: TuningRow) -> str:
 def incumbents(
     runs: Sequence[RunRow], metric: str, *, seeds: int, higher_is_better: bool, cost: str = "steps"
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """The best trial so far against what was spent, in the order in which the runs ran.
+    """The best trial so far against what was spent, trial after trial in their order.
 
-    A trial counts from the moment when its last seed is through, with the mean over its seeds. In
-    successive halving the trials of the longest runs so far count, since values after fewer
-    steps cannot be compared with them.
+    A trial counts when all of its seeds are paid, with the mean over them; whether the race ran
+    the first seed of all trials before the second makes no difference here. In successive halving
+    the trials of the longest runs so far count, since values after fewer steps cannot be compared
+    with them.
 
     Args:
-        runs: Of one arm's tuning stage, in order.
+        runs: Of one arm's tuning stage.
         metric: The one that chooses.
         seeds: Of every trial.
         higher_is_better: Of the metric.
@@ -203,7 +212,7 @@ def incumbents(
     total, rung, best = 0.0, -1, math.nan
     values: dict[tuple[int, int], list[float]] = {}
     at, seen = [], []
-    for run in runs:
+    for run in sorted(runs, key=lambda run: (run.rung, run.trial)):
         total += getattr(run, cost)
         if run.status not in ("done", "diverged", "failed"):
             continue
@@ -228,17 +237,7 @@ def anytime_picture(result: Result) -> Picture | None:
         return None
     panels = []
     for cost, words in (("steps", "steps spent"), ("seconds", "seconds of training spent")):
-        curves = {
-            arm.label: incumbents(
-                [run for run in result.tuning_runs if run.arm == arm.label],
-                tuning.metric,
-                seeds=len(tuning.seeds),
-                higher_is_better=tuning.higher_is_better,
-                cost=cost,
-            )
-            for arm in result.arms
-        }
-        curves = {label: (x, y) for label, (x, y) in curves.items() if np.isfinite(y).any()}
+        curves = _curves(result, tuning, cost)
         if curves:
             panels.append(_anytime_panel(result, tuning, curves, words))
     if not panels:
@@ -246,15 +245,44 @@ def anytime_picture(result: Result) -> Picture | None:
     return Picture(
         "anytime",
         "What the search had found after how much work",
-        budget_says(result, tuning),
+        _anytime_says(result, tuning),
         tuple(panels),
         (
             "A step up (or down, for a loss) is a trial that beat all before it, in the order in "
-            "which the trials ran; its value is the mean over the tuning seeds, on the validation "
+            "which they were drawn; its value is the mean over the tuning seeds, on the validation "
             "data. Another order would give other steps: the figure of the best of k trials "
             "averages over all of them.",
         ),
     )
+
+
+def _curves(result: Result, tuning: TuningRow, cost: str) -> dict[str, tuple[Any, Any]]:
+    curves = {
+        arm.label: incumbents(
+            [run for run in result.tuning_runs if run.arm == arm.label],
+            tuning.metric,
+            seeds=len(tuning.seeds),
+            higher_is_better=tuning.higher_is_better,
+            cost=cost,
+        )
+        for arm in result.arms
+    }
+    return {label: (x, y) for label, (x, y) in curves.items() if np.isfinite(y).any()}
+
+
+def _anytime_says(result: Result, tuning: TuningRow) -> str:
+    """After how many of its steps each arm was near the best that its search ever found."""
+    unit, tolerance = trials_unit(result, tuning), tolerance_of(result, tuning)
+    near: dict[str, int] = {}
+    for label, (steps, best) in _curves(result, tuning, "steps").items():
+        close = np.abs(best - best[-1]) <= tolerance * (1 + 1e-9)
+        near[label] = int(steps[close][0])
+    order = sorted(near, key=lambda label: near[label])
+    head = (
+        f"{order[0]} was within {within_text(tolerance, unit)} of the best that its search found "
+        f"after {amount(near[order[0]], 'step')}"
+    )
+    return f"{head}, {order[-1]} after {near[order[-1]]:,}." if len(order) > 1 else f"{head}."
 
 
 def _anytime_panel(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from steepest.numbers import Unit, p_text, significant, unit_of
+from steepest.numbers import Unit, fixed, p_text, significant, unit_of
 from steepest.reporting.facts import (
     QUANTITIES,
     Quantity,
@@ -54,12 +54,16 @@ class Cell:
         arm: The number of the arm that it names, which gets its colour.
         tone: ``good``, ``bad`` or ``quiet`` for a decision; said in the text too.
         link: A page beside this one that the text leads to.
+        more: What stands below it, smaller.
+        ground: It lies on a ground of its tone, as in a matrix.
     """
 
     text: str
     arm: int | None = None
     tone: Literal["", "good", "bad", "quiet"] = ""
     link: str = ""
+    more: str = ""
+    ground: bool = False
 
 
 @dataclass(frozen=True)
@@ -184,7 +188,7 @@ def _pair_row(
         Cell(pair.b, arm=numbers[pair.b]),
         Cell(unit.difference(c.difference, c.low, c.high)),
         Cell(unit.interval(c.low, c.high) if math.isfinite(c.difference) else "–"),
-        Cell(p_text(c.prob_a_better)),
+        Cell(fixed(c.prob_a_better, 2)),
         Cell(p_text(c.p_value)),
         Cell(p_text(pair.p_adjusted)),
         Cell(decision, tone=tone),
@@ -250,7 +254,14 @@ def matrix_table(result: Result) -> Table | None:
             ends = sorted((side * pair.comparison.low, side * pair.comparison.high))
             value = side * pair.comparison.difference
             text = unit.difference(value, *ends).removesuffix(" points")
-            cells[a, b] = Cell(f"{sign} {text}" if math.isfinite(value) else sign, tone=tone)
+            share = pair.comparison.prob_a_better
+            cells[a, b] = Cell(
+                f"{sign} {text}" if math.isfinite(value) else sign,
+                tone=tone,
+                more=f"{unit.interval(*ends)} · P\N{NO-BREAK SPACE}"
+                + fixed(share if side == 1 else 1 - share, 2),
+                ground=True,
+            )
     order = [row.label for row in result.ranking]
     rows = tuple(
         (
@@ -265,6 +276,10 @@ def matrix_table(result: Result) -> Table | None:
         ("Arm", *(str(place) for place in range(1, len(order) + 1))),
         rows,
         aligned("left", to=("", *order)),
+        (
+            "Below each difference: its interval, and P, the share of seeds on which the row ended "
+            "better.",
+        ),
     )
 
 

@@ -8,9 +8,20 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from steepest.numbers import significant, time_text
-from steepest.reporting.facts import Flag, flags, headline, sentences, target_words, to_target
+from steepest.reporting.bought import bought_table, settings_table
+from steepest.reporting.facts import (
+    Flag,
+    headline,
+    sentences,
+    single_seed,
+    single_seed_words,
+    target_words,
+    to_target,
+)
 from steepest.reporting.palette import look_of
+from steepest.reporting.spending import budget_says, cost_table, race_flags
 from steepest.reporting.tables import Cell, Table, pair_table, ranking_table, timing_table
+from steepest.reporting.tuning_json import tuning_json
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -22,7 +33,10 @@ __all__ = ["plain_values", "print_flags", "print_result", "print_tables", "resul
 TONES = {"good": "green", "bad": "red", "quiet": "dim", "": ""}
 KINDS = {"stop": "bold red", "warn": "yellow", "note": "dim"}
 # Left out first to last where the terminal is too narrow; the report has them all.
-DROPPED = ("P(A better)", "p", "Worst seed", "Best seed", "Seeds needed", "Interval", "Epoch")
+DROPPED = (
+    *("P(A better)", "P(tuned better)", "p", "Worst seed", "Best seed", "Seeds needed", "Interval"),
+    *("Epoch", "Tuning steps done", "Time of final runs", "Final steps", "Peak memory", "Lost"),
+)
 LONGEST = 22  # of an arm's name; longer ones are folded
 SENTENCE = 30  # a column of text that is wider is one of sentences, and is folded too
 MOST_SENTENCES = 6
@@ -39,10 +53,35 @@ def print_result(result: Result, console: Console) -> None:
     from rich.text import Text
 
     console.print(Text(headline(result), style="bold"))
-    for sentence in sentences(result)[:MOST_SENTENCES]:
-        console.print(Text(sentence))
-    print_flags(flags(result), console)
+    said = sentences(result)[:MOST_SENTENCES]
+    if len(result.arms) > 2:  # the verdict on two arms says it in its own sentence
+        said.append(single_seed_words(result))
+    if result.tuning is not None:
+        said.append(budget_says(result, result.tuning))
+    for sentence in filter(None, said):
+        console.print(Text(wrapped(sentence, console.width)))
+    print_flags(race_flags(result), console)
     print_tables(_tables(result), console)
+
+
+def wrapped(text: str, width: int) -> str:
+    r"""The text in lines of at most ``width`` cells, no number torn from its per cent sign.
+
+    Rich itself breaks lines at no-break spaces too.
+
+    >>> wrapped("mean and 95 % interval", 12).replace("\N{NO-BREAK SPACE}", "_")
+    'mean and\n95_%\ninterval'
+    """
+    from rich.cells import cell_len
+
+    lines = [""]
+    for word in text.replace(" %", "\N{NO-BREAK SPACE}%").split(" "):
+        longer = f"{lines[-1]} {word}" if lines[-1] else word
+        if cell_len(longer) <= width or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return "\n".join(lines)
 
 
 def print_flags(found: Iterable[Flag], console: Console) -> None:
@@ -51,13 +90,18 @@ def print_flags(found: Iterable[Flag], console: Console) -> None:
 
     for flag in found:
         name = {"stop": "Stop: ", "warn": "Careful: ", "note": "Note: "}[flag.kind]
-        console.print(Text.assemble((name, KINDS[flag.kind]), flag.text))
+        text = Text(wrapped(name + flag.text, console.width))
+        text.stylize(KINDS[flag.kind], 0, len(name))
+        console.print(text)
 
 
 def print_tables(tables: Iterable[Table], console: Console) -> None:
     """Print tables as wide as the terminal has room for."""
+    from rich.text import Text
+
     for table in tables:
         console.print()
+        console.print(Text(wrapped(table.caption, console.width), style="dim"))
         console.print(_rich_table(_fitted(table, console.width)))
 
 
@@ -67,7 +111,15 @@ def _tables(result: Result) -> list[Table]:
         decided = tuple(row for row in pairs.rows if row[7].tone != "quiet")[:MOST_PAIRS]
         caption = f"{len(decided)} decided pairs of {len(pairs.rows)}; the report has all of them"
         pairs = Table(caption, pairs.columns, decided, pairs.align)
-    tables = [ranking_table(result), pairs, _target_table(result), timing_table(result)]
+    tables = [
+        ranking_table(result),
+        pairs,
+        settings_table(result),
+        bought_table(result),
+        _target_table(result),
+        cost_table(result),
+        timing_table(result),
+    ]
     return [table for table in tables if table is not None and table.rows]
 
 
@@ -136,9 +188,6 @@ def _rich_table(table: Table) -> RenderableType:
     from rich.text import Text
 
     drawn = RichTable(
-        title=Text(table.caption),
-        title_justify="left",
-        title_style="dim",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         padding=(0, 1),
@@ -174,6 +223,7 @@ def result_json(result: Result) -> dict[str, Any]:
     ``reached``. Curves are not in it: ``Result.curves`` has them.
     """
     verdict = result.verdict
+    claims, one = single_seed(result), single_seed_words(result)
     values = {
         "folder": str(result.folder),
         "task": result.task,
@@ -182,12 +232,14 @@ def result_json(result: Result) -> dict[str, Any]:
         "higher_is_better": result.higher_is_better,
         "spec": result.spec,
         "headline": headline(result),
-        "flags": [asdict(flag) for flag in flags(result)],
+        "flags": [asdict(flag) for flag in race_flags(result)],
         "verdict": {**verdict.to_dict(), "text": verdict.text},
         "ranking": [asdict(row) for row in result.ranking],
         "arms": [{**vars(arm)} for arm in result.arms],
         "runs": [vars(run) for run in result.runs],
         "targets": _json_targets(result),
+        "single_seed": None if claims is None else {**asdict(claims), "text": one},
+        "tuning": tuning_json(result),
         "timings": {
             label: {quantity: timing._asdict() for quantity, timing in of.items()}
             for label, of in result.timings.items()

@@ -138,7 +138,8 @@ def _best_panel(
         pad = 0.1 * (high - low) or 0.01 * abs(high) or 1.0
         ends = sorted((sign * (low - pad), sign * (high + pad)))
         figure.update_yaxes(range=[end * unit.factor for end in ends])
-    figure.update_xaxes(rangemode="tozero", dtick=1 if len(k) <= 20 else None)
+    most = max(len(middle) for middle, _, _ in bands.values())
+    figure.update_xaxes(range=[0.6, most + 0.4], dtick=max(1, round(most / 8)), tick0=1)
     return Panel(
         f"{kind.capitalize()} of the best {words} of k trials",
         figure,
