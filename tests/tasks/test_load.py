@@ -37,9 +37,10 @@ def write(tmp_path):
 
 
 def test_names_and_descriptions():
-    assert tasks.names() == ("mnist", "mnist-logreg", "mnist-mlp")
-    for name in tasks.names():
+    assert tasks.names()[:3] == ("mnist", "mnist-logreg", "mnist-mlp")
+    for name in tasks.names()[:3]:
         assert tasks.describe(name).startswith("MNIST with ")
+    assert tasks.describe("text").startswith("Texts with a label each")
 
 
 @pytest.mark.parametrize("suffix", [":task", ":make", ""])
@@ -88,7 +89,7 @@ def test_two_files_of_one_name_do_not_replace_each_other(write, tmp_path):
 def test_an_unknown_name_gets_the_nearest(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"unknown task 'minst'; did you mean 'mnist'\?"):
         tasks.load("minst")
-    with pytest.raises(InputError, match=r"Known: mnist, .*or your own: my_task.py:task"):
+    with pytest.raises(InputError, match=r"Known: .*mnist, .*or your own: my_task.py:task"):
         tasks.load("zzz")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text("")

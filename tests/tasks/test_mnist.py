@@ -85,7 +85,7 @@ def test_the_small_models_have_the_stated_sizes(name, size):
     assert model(torch.zeros(3, 1, 28, 28)).shape == (3, 10)
 
 
-@pytest.mark.parametrize("name", tasks.names())
+@pytest.mark.parametrize("name", ["mnist", "mnist-logreg", "mnist-mlp"])
 def test_every_ready_made_task_passes_its_own_check_and_learns(name):
     task = tasks.load(name)
     run = SoloRun(task, optimizer=adam, schedule=None, seed=0, steps=60)

@@ -1,7 +1,7 @@
-"""The folder of compiled kernels: the user's own, private, safe under many processes at once.
+"""The folder of what is kept: the user's own, private, safe under many processes at once.
 
-What lies in there is loaded into the process as machine code. So the folder is created for its
-owner alone (0700), and a folder that somebody else owns or may write to is refused.
+Compiled kernels lie in there and are loaded into the process as machine code. So the folder is
+created for its owner alone (0700), and one that somebody else owns or may write to is refused.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from steepest.kernels.unavailable import KernelUnavailable
 __all__ = ["check_private", "folder", "place"]
 
 
-def folder() -> Path:
-    """The cache folder, created if need be.
+def folder(purpose: str = "kernels") -> Path:
+    """The cache folder for a purpose, created if need be.
 
-    ``$XDG_CACHE_HOME/steepest/kernels``; without that variable ``~/Library/Caches`` on macOS and
+    ``$XDG_CACHE_HOME/steepest/<purpose>``; without that variable ``~/Library/Caches`` on macOS and
     ``~/.cache`` elsewhere.
 
     Raises:
         KernelUnavailable: If it cannot be created, or others could have put code into it.
     """
     if not hasattr(os, "getuid"):
-        raise KernelUnavailable("generated kernels need a POSIX system")
+        raise KernelUnavailable(f"a private folder for {purpose} needs a POSIX system")
     base = os.environ.get("XDG_CACHE_HOME", "")
     home = Path("~/Library/Caches" if sys.platform == "darwin" else "~/.cache")
     try:
         root = Path(base) if base.startswith("/") else home.expanduser()
-        path = root / "steepest" / "kernels"
+        path = root / "steepest" / purpose
         root.mkdir(parents=True, exist_ok=True)
         for part in (path.parent, path):
             part.mkdir(mode=0o700, exist_ok=True)
             check_private(part)
     except (OSError, RuntimeError) as error:
-        raise KernelUnavailable(f"no cache folder for compiled kernels: {error}") from error
+        raise KernelUnavailable(f"no cache folder for {purpose}: {error}") from error
     return path
 
 

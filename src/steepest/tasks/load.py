@@ -16,6 +16,7 @@ from typing import Any, Literal
 from steepest.errors import InputError, SteepestError, TaskError, unknown_name
 from steepest.tasks import options
 from steepest.tasks.mnist import mnist, mnist_logreg, mnist_mlp
+from steepest.tasks.text.make import text
 from steepest.train.task import Task
 
 __all__ = ["absolute", "describe", "load", "names", "options_by_task", "with_options"]
@@ -24,6 +25,7 @@ _READY_MADE: Mapping[str, Callable[..., Task]] = {
     "mnist": mnist,
     "mnist-mlp": mnist_mlp,
     "mnist-logreg": mnist_logreg,
+    "text": text,
 }
 _HERE = Path(__file__).name
 
@@ -32,7 +34,7 @@ def names() -> tuple[str, ...]:
     """The names of the ready-made tasks.
 
     >>> names()
-    ('mnist', 'mnist-logreg', 'mnist-mlp')
+    ('mnist', 'mnist-logreg', 'mnist-mlp', 'text')
     """
     return tuple(sorted(_READY_MADE))
 

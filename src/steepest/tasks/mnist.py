@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from steepest.tasks.idx import read
+from steepest.tasks.scores import accuracy
 from steepest.train.task import Task
 
 __all__ = ["MEAN", "STD", "ConvNet", "accuracy", "mnist", "mnist_logreg", "mnist_mlp"]
@@ -74,15 +75,6 @@ def _mlp() -> nn.Module:
 
 def _logreg() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
-
-
-def accuracy(outputs: Tensor, targets: Tensor) -> float:
-    """The fraction of examples whose largest output is at the target.
-
-    >>> accuracy(torch.eye(4), torch.tensor([0, 1, 2, 0]))
-    0.75
-    """
-    return (outputs.argmax(dim=1) == targets).double().mean().item()
 
 
 def _split(kind: Literal["train", "t10k"]) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ __all__ = [
     "Batch",
     "Data",
     "LoaderStream",
+    "Opens",
     "OrderStream",
     "Source",
     "Stream",
@@ -41,7 +42,7 @@ __all__ = [
     "tensors_of",
 ]
 
-Data: TypeAlias = "tuple[Any, Any] | Dataset[Any] | Callable[[], DataLoader[Any]]"
+Data: TypeAlias = "tuple[Any, Any] | Opens | Dataset[Any] | Callable[[], DataLoader[Any]]"
 Batch: TypeAlias = tuple[Any, Any]
 
 
@@ -132,8 +133,25 @@ class Source(Protocol):
 
     examples: int
 
+    def order(self, seed: int, epoch: int, batch_size: int) -> Tensor:
+        """The numbers of the examples in the order in which an epoch visits them."""
+        ...
+
     def batch(self, indices: Tensor) -> Batch:
         """The examples of these numbers, on the run's device."""
+        ...
+
+
+@runtime_checkable
+class Opens(Protocol):
+    """A Dataset that hands out whole batches itself, such as `steepest.train.sequences`."""
+
+    def open(self, device: torch.device) -> Source:
+        """Its examples on a device."""
+        ...
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All that it holds, for telling it from a changed one."""
         ...
 
 
@@ -144,6 +162,10 @@ class TensorSource:
         self.x, self.y = (map_tensors(lambda t: t.to(device), part) for part in pair)
         self.examples = len(tensors_of(self.y)[0])
         self.device = device
+
+    def order(self, seed: int, epoch: int, batch_size: int) -> Tensor:
+        """A permutation."""
+        return batch_order(seed, epoch, self.examples)
 
     def batch(self, indices: Tensor) -> Batch:
         """Gathered on the device."""
@@ -162,6 +184,10 @@ class DatasetSource:
         self.examples = len(dataset)
         self.device = device
         self.where = where
+
+    def order(self, seed: int, epoch: int, batch_size: int) -> Tensor:
+        """A permutation."""
+        return batch_order(seed, epoch, self.examples)
 
     def batch(self, indices: Tensor) -> Batch:
         """Read, collated, moved."""
@@ -196,6 +222,8 @@ def open_source(data: Data, device: torch.device, *, where: str) -> Source | Non
     """The examples by number; None for a DataLoader factory, which has an order of its own."""
     if isinstance(data, (tuple, list)):
         return TensorSource(data, device)
+    if isinstance(data, Opens):
+        return data.open(device)
     if isinstance(data, Dataset):
         return DatasetSource(data, device, where=where)
     return None
@@ -229,7 +257,7 @@ def _chain(digest: bytes, more: Any) -> bytes:
 
 
 class OrderStream:
-    """Batches of a source in the order of `batch_order`."""
+    """Batches of a source in its order."""
 
     def __init__(self, source: Source, *, seed: int, batch_size: int) -> None:
         self.source = source
@@ -246,7 +274,7 @@ class OrderStream:
         """The numbers of the examples of this step's batch."""
         epoch, position = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
-            self._order = batch_order(self.seed, epoch, self.source.examples)
+            self._order = self.source.order(self.seed, epoch, self.batch_size)
             self._epoch = epoch
         return self._order[position * self.batch_size : (position + 1) * self.batch_size]
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from steepest.errors import SteepestError, TaskError
-from steepest.train.data import Batch, Data, check_data, map_tensors, sample, tensors_of
+from steepest.train.data import Batch, Data, Opens, check_data, map_tensors, sample, tensors_of
 from steepest.train.decay import NoDecay
 from steepest.train.randomness import derive, isolated, seed_all
 
@@ -370,6 +370,8 @@ def _hash_data(data: Data | None) -> str:
         return ""
     if isinstance(data, (tuple, list)):
         return hash_tensors({str(i): t for i, t in enumerate(tensors_of(data))})
+    if isinstance(data, Opens):
+        return hash_tensors({str(i): t for i, t in enumerate(data.tensors())})
     if callable(data) and not hasattr(data, "__getitem__"):
         return _source(data)
     dataset: Any = data

@@ -1,0 +1,1 @@
+"""Classifying texts from a spreadsheet, with any encoder or one built from scratch."""
