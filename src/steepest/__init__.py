@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from steepest import optim, rules, schedules, tasks
     from steepest.adapters import keras, optax
-    from steepest.api import MultiResult, RaceResult, diagnose, load, race, resume
+    from steepest.api import (
+        MultiResult,
+        RaceResult,
+        SweepResult,
+        diagnose,
+        load,
+        race,
+        resume,
+        sweep,
+    )
     from steepest.auditing import audit
     from steepest.errors import SteepestError
     from steepest.reporting.schedules import draw_schedules
@@ -33,6 +42,7 @@ __all__ = [
     "MultiResult",
     "RaceResult",
     "SteepestError",
+    "SweepResult",
     "Task",
     "__version__",
     "audit",
@@ -46,6 +56,7 @@ __all__ = [
     "resume",
     "rules",
     "schedules",
+    "sweep",
     "tasks",
 ]
 
@@ -57,6 +68,7 @@ _PUBLIC = {
     "MultiResult": ("steepest.api", "MultiResult"),
     "RaceResult": ("steepest.api", "RaceResult"),
     "SteepestError": ("steepest.errors", "SteepestError"),
+    "SweepResult": ("steepest.api", "SweepResult"),
     "Task": ("steepest.train.task", "Task"),
     "audit": ("steepest.auditing", "audit"),
     "diagnose": ("steepest.api", "diagnose"),
@@ -69,6 +81,7 @@ _PUBLIC = {
     "resume": ("steepest.api", "resume"),
     "rules": ("steepest.rules", ""),
     "schedules": ("steepest.schedules", ""),
+    "sweep": ("steepest.api", "sweep"),
     "tasks": ("steepest.tasks", ""),
 }
 

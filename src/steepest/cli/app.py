@@ -10,7 +10,18 @@ from rich.console import Console
 from rich.markup import escape
 
 from steepest import __version__
-from steepest.cli import audit, bench, diagnose, race, report, resume, rules, schedules, tasks
+from steepest.cli import (
+    audit,
+    bench,
+    diagnose,
+    race,
+    report,
+    resume,
+    rules,
+    schedules,
+    sweep,
+    tasks,
+)
 from steepest.cli.words import SpreadArms
 from steepest.errors import SteepestError
 
@@ -45,6 +56,7 @@ app.command("race", cls=SpreadArms)(race.race)
 app.command("resume")(resume.resume)
 app.command("report")(report.report)
 app.command("diagnose")(diagnose.diagnose)
+app.command("sweep")(sweep.sweep)
 app.command("audit")(audit.audit)
 app.command("tasks")(tasks.tasks)
 app.command("rules")(rules.rules)
