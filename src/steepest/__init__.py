@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from steepest import optim, rules, schedules, tasks
-    from steepest.adapters import keras, optax
+    from steepest.adapters import hf, keras, optax
     from steepest.api import (
         MultiResult,
         RaceResult,
@@ -48,6 +48,7 @@ __all__ = [
     "audit",
     "diagnose",
     "draw_schedules",
+    "hf",
     "keras",
     "load",
     "optax",
@@ -73,6 +74,7 @@ _PUBLIC = {
     "audit": ("steepest.auditing", "audit"),
     "diagnose": ("steepest.api", "diagnose"),
     "draw_schedules": ("steepest.reporting.schedules", "draw_schedules"),
+    "hf": ("steepest.adapters.hf", ""),
     "keras": ("steepest.adapters.keras", ""),
     "load": ("steepest.api", "load"),
     "optax": ("steepest.adapters.optax", ""),
