@@ -20,13 +20,14 @@ def run(script):
 def test_importing_steepest_and_its_adapters_imports_no_optional_library():
     script = (
         "import json, sys, steepest\n"
-        "steepest.keras.optimizer, steepest.optax.transform\n"
+        "steepest.hf.task, steepest.keras.optimizer, steepest.optax.transform\n"
         "print(json.dumps(sorted({m.partition('.')[0] for m in sys.modules})))"
     )
     assert set(OPTIONAL).isdisjoint(json.loads(run(script)))
 
 
 CALLS = {
+    "hf": "steepest.hf.optimizer_cls_and_kwargs('adam')",
     "keras": "steepest.keras.optimizer('adam')",
     "optax": "steepest.optax.transform('adam')",
 }

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from transformers import Trainer, TrainingArguments, set_seed
+from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 import steepest
 from steepest import optim
@@ -281,3 +281,121 @@ def test_a_setup_that_cannot_be_trained_is_told(more, error, message, bert, sent
 
     with pytest.raises(error, match=message):
         use()
+
+
+def logged(bert, sentences, collator, folder, ledger, *, resume=None, stop_at=None, **more):
+    args = arguments(
+        folder,
+        max_steps=14,
+        eval_strategy="steps",
+        eval_steps=7,
+        save_strategy="steps",
+        save_steps=5,
+        metric_for_best_model="accuracy",
+        **more,
+    )
+    run = trainer(
+        bert,
+        args,
+        sentences[:32],
+        collator,
+        eval_dataset=sentences[32:],
+        compute_metrics=computed,
+        callbacks=[steepest.hf.LedgerCallback(ledger, task="sentences")],
+        optimizers=lambda model: steepest.hf.optimizers(model, "nadam + cosine(warmup=2)", args),
+    )
+    if stop_at:
+        run.add_callback(Stop(stop_at))
+    try:
+        run.train(resume_from_checkpoint=resume)
+    except KeyboardInterrupt:
+        callback = next(c for c in run.callback_handler.callbacks if hasattr(c, "folder"))
+        callback.close()
+    return run
+
+
+class Stop(TrainerCallback):
+    def __init__(self, at):
+        self.at = at
+
+    def on_step_end(self, args, state, control, **given):
+        if state.global_step == self.at:
+            raise KeyboardInterrupt
+
+
+def test_the_ledger_of_a_trainer_run_says_what_the_trainer_says(
+    bert, sentences, collator, tmp_path
+):
+    run = logged(bert, sentences, collator, tmp_path / "run", tmp_path / "ledger")
+    result = steepest.load(tmp_path / "ledger")
+    (key, (steps, curve)), *_ = result.curves("train_loss").items()
+    assert steps.tolist() == list(range(1, 15))
+    np.testing.assert_allclose(curve, losses(run), rtol=1e-6)
+    rates = [row["learning_rate"] for row in run.state.log_history if "learning_rate" in row]
+    np.testing.assert_allclose(result.curves("lr")[key][1], rates, rtol=1e-6)
+    evaluated = {
+        row["step"]: (row["eval_loss"], row["eval_accuracy"])
+        for row in run.state.log_history
+        if "eval_loss" in row
+    }
+    assert result.evaluations("val", "loss")[key][0].tolist() == [7, 14]
+    for at, name in enumerate(("loss", "accuracy")):
+        found = result.evaluations("val", name)[key][1]
+        np.testing.assert_allclose(found, [evaluated[s][at] for s in (7, 14)], rtol=1e-6)
+    assert result.metric == "val_accuracy"
+    assert result.runs[0].metrics["val_accuracy"] == evaluated[14][1]
+    assert (result.complete, result.task, result.arms[0].name) == (
+        True,
+        "sentences",
+        "steepest.optim.faces:NAdam",
+    )
+    page = result.report().read_text()
+    assert "The layers are not compared: the weights of this run stayed with" in page
+    diagnosis = steepest.diagnose(tmp_path / "ledger")
+    assert len(diagnosis.runs) == 1
+    with pytest.raises(steepest.SteepestError, match="belongs to transformers' Trainer"):
+        steepest.resume(tmp_path / "ledger")
+
+
+@pytest.mark.parametrize("logging_steps", [1, 3])
+def test_the_ledger_of_a_run_that_was_interrupted_and_resumed_is_that_of_a_whole_one(
+    logging_steps, bert, sentences, collator, tmp_path
+):
+    more = {"logging_steps": logging_steps}
+    logged(bert, sentences, collator, tmp_path / "a", tmp_path / "whole", **more)
+    logged(bert, sentences, collator, tmp_path / "b", tmp_path / "parts", stop_at=13, **more)
+    halfway = steepest.load(tmp_path / "parts")
+    assert (halfway.runs[0].status, halfway.runs[0].steps) == ("running", 13)
+    logged(
+        bert,
+        sentences,
+        collator,
+        tmp_path / "b",
+        tmp_path / "parts",
+        resume=str(tmp_path / "b" / "checkpoint-10"),
+        **more,
+    )
+    whole, parts = steepest.load(tmp_path / "whole"), steepest.load(tmp_path / "parts")
+    (a,), (b,) = whole.curves().values(), parts.curves().values()
+    if logging_steps == 1:
+        np.testing.assert_array_equal(a[1], b[1])
+    else:
+        np.testing.assert_array_equal(a[1][:9], b[1][:9])  # step 10 was not logged before
+    assert len(a[1]) == len(b[1])
+    for name in ("loss", "accuracy"):
+        (c,), (d,) = (r.evaluations("val", name).values() for r in (whole, parts))
+        np.testing.assert_array_equal(c, d)
+    assert parts.runs[0].status == "done"
+    steepest.diagnose(tmp_path / "parts")
+    parts.report()
+
+
+def test_another_run_does_not_write_into_a_ledger_that_is_not_its_own(
+    bert, sentences, collator, tmp_path
+):
+    logged(bert, sentences, collator, tmp_path / "a", tmp_path / "ledger")
+    with pytest.raises(steepest.SteepestError, match="holds a run already"):
+        logged(bert, sentences, collator, tmp_path / "b", tmp_path / "ledger")
+    other = tmp_path / "a" / "checkpoint-5"
+    with pytest.raises(steepest.SteepestError, match="no ledger of the steps before"):
+        logged(bert, sentences, collator, tmp_path / "c", tmp_path / "new", resume=str(other))

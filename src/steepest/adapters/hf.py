@@ -24,9 +24,10 @@ from steepest.train.lr_adapter import to_lambda_lr
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
+    from steepest.adapters._hf_callback import LedgerCallback
     from steepest.train.task import Task
 
-__all__ = ["optimizer_cls_and_kwargs", "optimizers", "task"]
+__all__ = ["LedgerCallback", "optimizer_cls_and_kwargs", "optimizers", "task"]
 
 _FROM_ARGUMENTS = {
     "adam_beta1": "beta1",
@@ -34,6 +35,15 @@ _FROM_ARGUMENTS = {
     "adam_epsilon": "eps",
 }
 """What TrainingArguments calls hyperparameters of the rules."""
+
+
+def __getattr__(name: str) -> Any:
+    if name != "LedgerCallback":
+        raise AttributeError(f"module 'steepest.hf' has no attribute '{name}'")
+    require("transformers", extra="hf")
+    from steepest.adapters._hf_callback import LedgerCallback
+
+    return LedgerCallback
 
 
 def optimizer_cls_and_kwargs(

@@ -87,6 +87,11 @@ def reopen(folder: str | Path, task: Task | None = None) -> tuple[Ledger, Plan, 
     ledger = Ledger.write(folder)
     try:
         meta = ledger.meta()
+        if "driver" in meta:
+            raise LedgerError(  # noqa: TRY301
+                f"the run in {folder} belongs to {meta['driver']}: go on with it there, from its "
+                "last checkpoint"
+            )
         if task is None:
             if meta["task_spec"] is None:
                 raise LedgerError(  # noqa: TRY301

@@ -260,6 +260,20 @@ class Ledger:
     def rewind(self, run_id: str, *, step: int) -> None:
         """Forget what a run did after a step: it goes on from there."""
         with self.transaction():
+            across = self.rows(
+                "SELECT name, first_step, data FROM curves "
+                "WHERE run_id = ? AND first_step <= ? AND first_step + count > ? + 1",
+                run_id,
+                step,
+                step,
+            )
+            for row in across:
+                kept = _unpack(row["data"])[: step + 1 - row["first_step"]]
+                self._connection.execute(
+                    "UPDATE curves SET count = ?, data = ? "
+                    "WHERE run_id = ? AND name = ? AND first_step = ?",
+                    (len(kept), _pack(kept), run_id, row["name"], row["first_step"]),
+                )
             for statement in (
                 "DELETE FROM curves WHERE run_id = ? AND first_step > ?",
                 "DELETE FROM evaluations WHERE run_id = ? AND step > ?",

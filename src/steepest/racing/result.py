@@ -268,6 +268,8 @@ class Result:
         """
         from steepest.racing.layers import Weights, layer_differences
 
+        if "driver" in self._meta:
+            raise LedgerError(f"the weights of this run stayed with {self._meta['driver']}")
         starts = {s.seed: self.folder / s.path for s in self._stored if s.kind == "start"}
         finals = {s.run_id: self.folder / s.path for s in self._stored if s.kind == "final"}
         done = [run for run in self.final_runs if run.status == "done"]
