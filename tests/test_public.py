@@ -27,7 +27,8 @@ def test_the_verb_survives_the_import_of_every_module() -> None:
         "import pkgutil, importlib, steepest\n"
         "for m in pkgutil.walk_packages(steepest.__path__, 'steepest.'):\n"
         "    if not m.name.endswith('__main__'): importlib.import_module(m.name)\n"
-        "assert all(callable(getattr(steepest, v)) for v in ('audit', 'race', 'resume', 'load'))\n"
+        "verbs = ('audit', 'race', 'resume', 'load', 'search')\n"
+        "assert all(callable(getattr(steepest, v)) for v in verbs)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], check=False, capture_output=True, text=True

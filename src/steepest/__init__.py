@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from steepest.auditing import audit
     from steepest.errors import SteepestError
     from steepest.reporting.schedules import draw_schedules
+    from steepest.searching import SearchResult, search
     from steepest.train.guard import DivergenceGuard
     from steepest.train.stopping import EarlyStopping
     from steepest.train.task import Metric, Task
@@ -41,6 +42,7 @@ __all__ = [
     "Metric",
     "MultiResult",
     "RaceResult",
+    "SearchResult",
     "SteepestError",
     "SweepResult",
     "Task",
@@ -57,6 +59,7 @@ __all__ = [
     "resume",
     "rules",
     "schedules",
+    "search",
     "sweep",
     "tasks",
 ]
@@ -68,6 +71,7 @@ _PUBLIC = {
     "Metric": ("steepest.train.task", "Metric"),
     "MultiResult": ("steepest.api", "MultiResult"),
     "RaceResult": ("steepest.api", "RaceResult"),
+    "SearchResult": ("steepest.searching", "SearchResult"),
     "SteepestError": ("steepest.errors", "SteepestError"),
     "SweepResult": ("steepest.api", "SweepResult"),
     "Task": ("steepest.train.task", "Task"),
@@ -83,6 +87,7 @@ _PUBLIC = {
     "resume": ("steepest.api", "resume"),
     "rules": ("steepest.rules", ""),
     "schedules": ("steepest.schedules", ""),
+    "search": ("steepest.searching", "search"),
     "sweep": ("steepest.api", "sweep"),
     "tasks": ("steepest.tasks", ""),
 }

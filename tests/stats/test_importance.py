@@ -121,11 +121,12 @@ def test_too_few_trials_claim_nothing_and_say_how_many_would_do():
     [
         (np.linspace(0, 1, 8)[:, None], [1.0] * 8, "same score"),
         (np.linspace(0, 1, 8)[:, None], [None] * 8, "same score"),
-        (np.full((8, 1), 0.5), list(range(8)), "cannot be told apart"),
+        (np.tile(np.linspace(0, 1, 16), (2, 1)).T, list(range(16)), "cannot be told apart"),
     ],
 )
 def test_degenerate_trials_claim_nothing(points, scores, reason):
-    found = importances(points, scores, names=["lr"], levels=[None], higher_is_better=True)
+    names, levels = ["lr", "eps"][: points.shape[1]], [None, None][: points.shape[1]]
+    found = importances(points, scores, names=names, levels=levels, higher_is_better=True)
     assert reason in found.reason
     assert not found.rows
     assert math.isnan(found.rest)
@@ -151,3 +152,13 @@ def test_bad_input_is_refused(change, message):
     arguments |= change
     with pytest.raises(InputError, match=message):
         importances(arguments.pop("points"), arguments.pop("scores"), **arguments)
+
+
+def test_a_grid_of_two_values_is_fitted_by_a_line_and_what_was_not_varied_explains_nothing():
+    a, b = np.meshgrid([0.0, 1 / 3, 2 / 3, 1.0], [0.0, 1.0])
+    points = np.column_stack([a.ravel(), b.ravel(), np.full(8, 0.5)])
+    scores = list(a.ravel() + 0.01 * np.arange(8))
+    found = importances(points, scores, names=NAMES, levels=RANGES, higher_is_better=True)
+    assert found.clear[0].name == "a"
+    assert of(found, "c").share == 0
+    assert of(found, "c").p == 1

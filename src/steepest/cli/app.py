@@ -19,6 +19,7 @@ from steepest.cli import (
     resume,
     rules,
     schedules,
+    search,
     sweep,
     tasks,
 )
@@ -53,6 +54,7 @@ def _root(
 
 
 app.command("race", cls=SpreadArms)(race.race)
+app.command("search")(search.search)
 app.command("resume")(resume.resume)
 app.command("report")(report.report)
 app.command("diagnose")(diagnose.diagnose)

@@ -290,7 +290,7 @@ def _notes(spec: RaceSpec, task: Task) -> tuple[str, ...]:
     if task.test is None:
         what = "validation" if task.val is not None else "training"
         notes.append(f"Task '{spec.task}' has no test data: the verdict is about the {what} data.")
-    if len(spec.arms) == 1:
+    if len(spec.arms) == 1 and spec.tuning is None:
         notes.append("There is one arm, so there is nothing to compare it with.")
     return tuple(note for note in (*task.notes, *notes) if note)
 

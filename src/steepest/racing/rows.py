@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from steepest.values import write_value
+
 __all__ = ["ArmResult", "RankRow", "RunRow", "TrialRow", "TuningRow"]
 
 
@@ -32,6 +34,16 @@ class ArmResult:
     schedule: str | None
     space: Mapping[str, Any] | None = None
     setting: Mapping[str, Any] = field(default_factory=dict)
+
+    def written(self, values: Mapping[str, Any]) -> str:
+        """The arm at this setting, as the command line reads it.
+
+        >>> arm = ArmResult("adam", "adam", "rule", "adam", {}, "cosine()")
+        >>> arm.written({"lr": 0.001})
+        'adam(lr=0.001) + cosine()'
+        """
+        inside = ", ".join(f"{name}={write_value(value)}" for name, value in values.items())
+        return f"{self.name}({inside})" + (f" + {self.schedule}" if self.schedule else "")
 
 
 @dataclass(frozen=True)

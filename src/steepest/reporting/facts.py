@@ -118,7 +118,14 @@ def headline(result: Result) -> str:
     if not verdict.pairs:
         rows = [row for row in result.ranking if row.n]
         value = result_unit(result).mean(rows[0].mean, rows[0].low, rows[0].high)
-        return f"{rows[0].label} reaches a {words} of {value}; nothing to compare it with."
+        label = rows[0].label
+        tried = sum(t.arm == label and t.role == "candidate" for t in result.trials)
+        if tried:
+            return (
+                f"The best of {amount(tried, 'setting')} of {label} reaches a {words} of {value} "
+                "on fresh seeds."
+            )
+        return f"{label} reaches a {words} of {value}; nothing to compare it with."
     seeds = amount(min(pair.comparison.n for pair in verdict.pairs), "seed")
     if len(verdict.pairs) == 1:
         pair = verdict.pairs[0]
@@ -254,7 +261,7 @@ def _diverged(result: Result) -> Iterable[Flag]:
 
 def _too_few(result: Result) -> Iterable[Flag]:
     pairs = result.verdict.pairs
-    if len(result.arms) < 2:
+    if len(result.arms) < 2 and result.tuning is None:
         yield Flag("note", "There is one arm, so there is nothing to compare it with.")
     if pairs:
         compared = {label for pair in pairs for label in (pair.a, pair.b)}

@@ -19,6 +19,7 @@ from steepest.reporting.loss import training_loss
 from steepest.reporting.page import fill, write_whole
 from steepest.reporting.palette import look_of
 from steepest.reporting.protocol import protocol_groups, protocol_tables, reproduce
+from steepest.reporting.searched import importance_picture, importance_table, methods_picture
 from steepest.reporting.sensitivity import sensitivity_picture, sensitivity_table
 from steepest.reporting.spending import anytime_picture, budget_says, cost_table, race_flags
 from steepest.reporting.tables import (
@@ -97,6 +98,8 @@ def render(result: Result) -> str:
             best_of_k_picture(result),
             anytime_picture(result),
             space_picture(result),
+            importance_picture(result),
+            methods_picture(result),
             training_loss(result),
             *evaluation_pictures(result),
             target_picture(result),
@@ -112,6 +115,7 @@ def render(result: Result) -> str:
         "bought": bought_table(result),
         "sensitivity": sensitivity_table(result),
         "space": trials_table(result),
+        "importance": importance_table(result),
         "timing": timing_table(result),
         "layers": layer_table(result, rows),
         "findings": findings,

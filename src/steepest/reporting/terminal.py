@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from steepest.numbers import significant, time_text
+from steepest.racing.searched import searched
 from steepest.reporting.bought import bought_table, settings_table
 from steepest.reporting.facts import (
     Flag,
@@ -19,6 +20,12 @@ from steepest.reporting.facts import (
     to_target,
 )
 from steepest.reporting.palette import look_of
+from steepest.reporting.searched import (
+    coverage_says,
+    importance_says,
+    importance_table,
+    search_json,
+)
 from steepest.reporting.spending import budget_says, cost_table, race_flags
 from steepest.reporting.tables import Cell, Table, pair_table, ranking_table, timing_table
 from steepest.reporting.tuning_json import tuning_json
@@ -61,6 +68,8 @@ def print_result(result: Result, console: Console) -> None:
     for sentence in filter(None, said):
         console.print(Text(wrapped(sentence, console.width)))
     print_flags(race_flags(result), console)
+    for line in _search_lines(result):
+        console.print(Text(wrapped(line, console.width)))
     print_tables(_tables(result), console)
 
 
@@ -82,6 +91,16 @@ def wrapped(text: str, width: int) -> str:
         else:
             lines.append(word)
     return "\n".join(lines)
+
+
+def _search_lines(result: Result) -> list[str]:
+    """What there is to say of a search of one arm: there are no pairs to speak of."""
+    if len(result.arms) != 1 or result.tuning is None:
+        return []
+    one = searched(result)
+    chosen = result.chosen(one.arm)
+    lines = [] if chosen is None else [f"Its setting: {result.arms[0].written(chosen.values)}"]
+    return [*lines, importance_says(one), *([coverage_says(one)] if one.coverage else [])]
 
 
 def print_flags(found: Iterable[Flag], console: Console) -> None:
@@ -116,6 +135,7 @@ def _tables(result: Result) -> list[Table]:
         pairs,
         settings_table(result),
         bought_table(result),
+        importance_table(result),
         _target_table(result),
         cost_table(result),
         timing_table(result),
@@ -244,6 +264,7 @@ def result_json(result: Result) -> dict[str, Any]:
             label: {quantity: timing._asdict() for quantity, timing in of.items()}
             for label, of in result.timings.items()
         },
+        "searches": [search_json(searched(result, label)) for label in result.tuned],
         "protocol": result.protocol(),
         "events": result.events,
     }

@@ -4,8 +4,9 @@ n      trials
 d      dimensions of the space
 u      place of a trial in the unit cube [0, 1]^d
 q      rank of its score, from 1 / n (worst) to 1; failed trials share the worst ranks
-P      columns of a dimension: Legendre's polynomials of degree 1 and 2, orthonormal on [0, 1]; for
-       a choice among k values, k - 1 orthonormal contrasts
+P      columns of a dimension: Legendre's polynomials of degree 1 and 2, orthonormal on [0, 1] (only
+       the first where just two values were tried); for a choice among k values, k - 1 orthonormal
+       contrasts
 
 The ranks are fitted by :math:`q \approx c_0 + \sum_i P_i(u_i) c_i`, by least squares. As the
 columns are orthonormal over the space, the variance that dimension i contributes there is
@@ -155,7 +156,7 @@ def importances(
     ranks = np.asarray(rankdata(oriented), dtype=np.float64) / max(1, len(oriented))
     blocks = [_columns(u, count) for u, count in zip(units.T, levels, strict=True)]
     design = np.column_stack([np.ones(len(ranks)), *blocks])
-    reason = _reason(design, ranks, names, levels)
+    reason = _reason(design, ranks, names)
     if reason:
         return Importances((), math.nan, len(ranks), reason)
     rng = np.random.default_rng(seed)
@@ -180,11 +181,9 @@ def importances(
     return Importances(tuple(rows), float(1 - np.maximum(shares, 0).sum()), len(ranks), "")
 
 
-def _reason(
-    design: Matrix, ranks: Matrix, names: Sequence[str], levels: Sequence[int | None]
-) -> str:
+def _reason(design: Matrix, ranks: Matrix, names: Sequence[str]) -> str:
     """Why nothing can be claimed; empty if something can."""
-    needed = trials_needed(levels)
+    needed = 2 * design.shape[1]
     if len(ranks) < needed:
         what = "hyperparameter" if len(names) == 1 else "hyperparameters"
         return (
@@ -202,7 +201,8 @@ def _columns(unit: Matrix, count: int | None) -> Matrix:
     """Columns that are orthonormal on [0, 1], or over the values of a choice; shape (n, P)."""
     if count is None:
         x = 2 * unit - 1
-        return np.column_stack([math.sqrt(3) * x, math.sqrt(5) * (1.5 * x * x - 0.5)])
+        both = np.column_stack([math.sqrt(3) * x, math.sqrt(5) * (1.5 * x * x - 0.5)])
+        return both[:, : len(np.unique(unit.round(9))) - 1]
     value = np.minimum((unit * count).astype(np.int64), count - 1)
     basis, _ = np.linalg.qr(np.column_stack([np.ones(count), np.eye(count)[:, : count - 1]]))
     return math.sqrt(count) * basis[value, 1:]

@@ -208,7 +208,7 @@ class Space:
                 given = given[int(part[2])] if int(part[2]) < len(given) else None
             if given is None and name not in values and not (part and part[1] in values):
                 raise InputError(f"the setting has no {name}: {dict(values)}")
-            flat[name] = given
+            flat[name] = tuple(given) if isinstance(given, list) else given
         return flat
 
     def edges(self, values: Mapping[str, Any]) -> tuple[Edge, ...]:
