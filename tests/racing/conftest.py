@@ -91,3 +91,28 @@ def race(task: Task) -> Callable[..., Result]:
         return Result(folder)
 
     return run
+
+
+TASK_FILE = """
+import torch
+from torch import nn
+from steepest.train.task import Task
+def data(n, seed):
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, 8, generator=g)
+    return x, (x[:, :3] + 0.3 * torch.randn(n, 3, generator=g)).argmax(1)
+def model():
+    return nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.2), nn.Linear(16, 3))
+def accuracy(out, y):
+    return (out.argmax(1) == y).double().mean()
+task = Task(name="in-a-file", model=model, loss=nn.functional.cross_entropy, train=data(160, 0),
+            val=data(50, 1), test=data(50, 2), metrics={"accuracy": accuracy}, batch_size=8)
+"""
+
+
+@pytest.fixture
+def task_file(tmp_path: Path) -> Path:
+    """A file with a task in it, for other processes."""
+    path = tmp_path / "task.py"
+    path.write_text(TASK_FILE)
+    return path

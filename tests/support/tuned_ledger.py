@@ -142,7 +142,7 @@ def _trials(labels: list[str], trials: int, *, defaults: bool) -> Iterable[Plann
             yield PlannedTrial(number, arm_id, i, "candidate", 0, point, values)
             number += 1
         if defaults:
-            yield PlannedTrial(number, arm_id, trials, "defaults", 0, None, {})
+            yield PlannedTrial(number, arm_id, -1, "defaults", 0, None, {})
             number += 1
 
 

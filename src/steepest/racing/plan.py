@@ -290,6 +290,17 @@ def _notes(spec: RaceSpec, task: Task) -> tuple[str, ...]:
     if task.test is None:
         what = "validation" if task.val is not None else "training"
         notes.append(f"Task '{spec.task}' has no test data: the verdict is about the {what} data.")
+        if spec.tuning is not None:
+            notes.append(
+                "The settings are chosen on the same data (with other seeds), so the numbers of "
+                "tuned arms are a little better than they would be on new data."
+            )
+    given = [arm.label for arm in spec.arms if arm.space is None]
+    if spec.tuning is not None and given:
+        notes.append(
+            f"{', '.join(given)}: given, not tuned, beside arms that are tuned; the comparison is "
+            "about these settings."
+        )
     if len(spec.arms) == 1 and spec.tuning is None:
         notes.append("There is one arm, so there is nothing to compare it with.")
     return tuple(note for note in (*task.notes, *notes) if note)

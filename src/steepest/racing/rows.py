@@ -122,7 +122,7 @@ class TrialRow:
     Attributes:
         trial_id: Its number in the ledger.
         arm: Label of its arm.
-        number: From 0 within the arm.
+        number: From 0 within the arm; -1 for its defaults.
         role: ``fixed``, ``candidate`` or ``defaults``.
         round: 0, or the widening of all spaces that it belongs to.
         values: All values of the setting.

@@ -15,7 +15,7 @@ CREATE TABLE arms (
 CREATE TABLE trials (
     trial_id INTEGER PRIMARY KEY,
     arm_id   INTEGER NOT NULL REFERENCES arms,
-    number   INTEGER NOT NULL,              -- from 0 within the arm
+    number   INTEGER NOT NULL,              -- from 0 within the arm; -1 for its defaults
     role     TEXT NOT NULL CHECK (role IN ('fixed', 'candidate', 'defaults')),
     round    INTEGER NOT NULL,              -- 0, then one more for every widening of the spaces
     point    TEXT,                          -- JSON: its place in the unit cube; NULL: not searched

@@ -6,7 +6,7 @@ Everything here is computed from what the ledger holds, so whoever reads it late
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -14,9 +14,9 @@ from typing import Any
 from steepest.racing.ledger import Ledger
 from steepest.racing.records import PlannedTrial
 from steepest.racing.rows import TrialRow, TuningRow
-from steepest.tune import select
+from steepest.tune import halving, select
 
-__all__ = ["EQUAL_BUDGET", "Outcome", "best", "budgets", "outcomes", "read_trials"]
+__all__ = ["EQUAL_BUDGET", "Outcome", "best", "budgets", "outcomes", "promoted", "read_trials"]
 
 EQUAL_BUDGET = """
 SELECT arms.label, COUNT(DISTINCT trials.trial_id) AS trials, COUNT(*) AS runs,
@@ -27,9 +27,12 @@ WHERE runs.stage = 'tuning' GROUP BY arm_id ORDER BY arm_id
 """What every tuned arm was given; the numbers of all rows must be equal."""
 
 _ENDS = """
-SELECT runs.run_id, runs.trial_id, runs.rung, runs.steps, runs.status, value
-FROM runs LEFT JOIN evaluations ON evaluations.run_id = runs.run_id
-    AND step = runs.steps AND split = ? AND metric = ?
+SELECT runs.trial_id, runs.rung, runs.steps, runs.status, chosen.value, loss.value AS loss
+FROM runs
+LEFT JOIN evaluations AS chosen ON chosen.run_id = runs.run_id AND chosen.step = runs.steps
+    AND chosen.split = ?1 AND chosen.metric = ?2
+LEFT JOIN evaluations AS loss ON loss.run_id = runs.run_id AND loss.step = runs.steps
+    AND loss.split = ?1 AND loss.metric = 'loss'
 WHERE stage = 'tuning' ORDER BY position
 """
 
@@ -44,6 +47,8 @@ class Outcome:
         steps: Of a run in it.
         values: The validation metric at the end of each run; NaN where there is none.
         statuses: Of the runs.
+        loss: Mean validation loss at the end, infinite if a run has none: it tells settings of
+            equal score apart, such as those that have all learnt nothing yet.
     """
 
     trial: PlannedTrial
@@ -51,6 +56,7 @@ class Outcome:
     steps: int
     values: tuple[float, ...]
     statuses: tuple[str, ...]
+    loss: float
 
     @property
     def score(self) -> float:
@@ -91,6 +97,7 @@ def outcomes(ledger: Ledger, chooses: Mapping[str, Any]) -> list[Outcome]:
                 max((row["steps"] for row in last), default=0),
                 tuple(_value(row) for row in last),
                 tuple(row["status"] for row in last),
+                fmean(_loss(row) for row in last) if last else math.inf,
             )
         )
     return found
@@ -99,12 +106,26 @@ def outcomes(ledger: Ledger, chooses: Mapping[str, Any]) -> list[Outcome]:
 def best(of_arm: Sequence[Outcome], *, higher_is_better: bool) -> Outcome:
     """The setting to go on with, among those that were trained for the longest time.
 
-    A run that diverged or failed is worse than any value; see `steepest.tune.select.best`.
+    A run that diverged or failed is worse than any value; see `steepest.tune.select.best`. Of
+    settings with equal scores the one with the lower validation loss is better.
     """
     longest = max(outcome.steps for outcome in of_arm)
-    last = [outcome for outcome in of_arm if outcome.steps == longest]
+    last = _by_loss(outcome for outcome in of_arm if outcome.steps == longest)
     found = select.best([o.values for o in last], higher_is_better=higher_is_better)
     return last[found.index]
+
+
+def promoted(of_arm: Iterable[Outcome], keep: int, *, higher_is_better: bool) -> list[Outcome]:
+    """The settings that go on to the next rung, in their old order."""
+    last = _by_loss(of_arm)
+    values = [outcome.values for outcome in last]
+    kept = halving.promote(values, keep, higher_is_better=higher_is_better)
+    return sorted((last[i] for i in kept), key=lambda outcome: outcome.trial.number)
+
+
+def _by_loss(of_arm: Iterable[Outcome]) -> list[Outcome]:
+    """So that of equals, of which the first one wins, that is the one with the lower loss."""
+    return sorted(of_arm, key=lambda outcome: (outcome.loss, outcome.trial.number))
 
 
 def budgets(ledger: Ledger) -> dict[str, tuple[int, int]]:
@@ -169,3 +190,8 @@ def read_trials(ledger: Ledger, meta: Mapping[str, Any]) -> tuple[list[TrialRow]
 def _value(row: Mapping[str, Any]) -> float:
     done = row["status"] == "done" and row["value"] is not None
     return float(row["value"]) if done else math.nan
+
+
+def _loss(row: Mapping[str, Any]) -> float:
+    done = row["status"] == "done" and row["loss"] is not None and math.isfinite(row["loss"])
+    return float(row["loss"]) if done else math.inf

@@ -151,7 +151,7 @@ class RunPlan:
         seed: What start, order and noise are functions of.
         stage: ``tuning`` or ``final``.
         steps: How long it is.
-        number: Of the setting within its arm.
+        number: Of the setting within its arm; -1 for the defaults.
         role: ``fixed``, ``candidate`` or ``defaults``.
         rung: Of successive halving.
         wave: Runs of one wave were added together.

@@ -21,7 +21,7 @@ from steepest.errors import InputError, LedgerError
 from steepest.racing.arm import Arm
 from steepest.racing.ledger import Ledger
 from steepest.racing.records import Addition, PlannedRun, PlannedTrial, Selection
-from steepest.racing.selection import Outcome, best, outcomes
+from steepest.racing.selection import Outcome, best, outcomes, promoted
 from steepest.racing.spec import Plan, RaceSpec, RunPlan, TuningSpec
 from steepest.tune import Space
 from steepest.tune.adaptive import Proposer
@@ -51,9 +51,7 @@ def first(spec: RaceSpec) -> Addition:
         trials += _proposed(spec.tuning, arm.label, arm_id, arm.space, 0, after=trials)
         if spec.tuning.defaults:
             values = _defaults(arm).values
-            trials.append(
-                PlannedTrial(len(trials), arm_id, spec.tuning.trials, "defaults", 0, None, values)
-            )
+            trials.append(PlannedTrial(len(trials), arm_id, -1, "defaults", 0, None, values))
     if spec.tuning is None:
         return Addition(trials=tuple(trials), runs=final_runs(spec, trials, spec.seeds, wave=0))
     candidates = [trial for trial in trials if trial.role == "candidate"]
@@ -78,8 +76,13 @@ def following(spec: RaceSpec, ledger: Ledger) -> Addition | None:
         return _asked(spec, tuning, ledger, by_arm, turn, wave)
     rung = 1 + max(outcome.rung for outcome in latest)
     if rung < len(tuning.rungs):
+        keep, higher = tuning.rungs[rung][0], tuning.chooses.higher_is_better
         survivors = [
-            trial for of_arm in by_arm.values() for trial in _promoted(tuning, of_arm, rung)
+            outcome.trial
+            for of_arm in by_arm.values()
+            for outcome in promoted(
+                (o for o in of_arm if o.rung == rung - 1), keep, higher_is_better=higher
+            )
         ]
         return Addition(runs=_tuning_runs(tuning, survivors, rung=rung, wave=wave))
     higher = tuning.chooses.higher_is_better
@@ -89,7 +92,11 @@ def following(spec: RaceSpec, ledger: Ledger) -> Addition | None:
     }
     spaces = {arm_id: _spaces(ledger, spec.arms[arm_id]) for arm_id in chosen}
     edges = {
-        arm_id: spaces[arm_id][-1].edges(outcome.trial.values) for arm_id, outcome in chosen.items()
+        arm_id: spaces[arm_id][-1].edges(
+            outcome.trial.values,
+            tried=[o.trial.values for o in found if o.trial.arm_id == arm_id],
+        )
+        for arm_id, outcome in chosen.items()
     }
     if turn < tuning.widen and any(edges.values()):
         return _widened(spec, tuning, ledger, spaces, edges, turn + 1, wave)
@@ -272,16 +279,6 @@ def _tuning_runs(
         for seed in tuning.seeds
         for trial in sorted(trials, key=lambda t: (place[t.trial_id], t.arm_id))
     )
-
-
-def _promoted(tuning: TuningSpec, of_arm: Sequence[Outcome], rung: int) -> list[PlannedTrial]:
-    last = [outcome for outcome in of_arm if outcome.rung == rung - 1]
-    kept = tune.promote(
-        [outcome.values for outcome in last],
-        tuning.rungs[rung][0],
-        higher_is_better=tuning.chooses.higher_is_better,
-    )
-    return [last[i].trial for i in kept]
 
 
 def _spaces(ledger: Ledger, arm: Arm) -> list[Space]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Words",
+    "about_edges",
     "about_losses",
     "about_progress",
     "about_tuning",
@@ -184,10 +185,12 @@ def about_tuning(tuning: TuningRow | None, trials: Sequence[TrialRow]) -> list[s
         f"them, with {amount(len(tuning.seeds), 'tuning seed')}; the best one by "
         f"{metric_words(tuning.metric)} went on to fresh seeds."
     ]
-    for trial in trials:
-        if trial.selected and trial.role == "candidate":
-            said.append(f"{trial.arm} was tuned to {setting_words(trial.searched)}.")
-            said += _edges(trial, tuning)
+    said += [
+        f"{trial.arm} was tuned to {setting_words(trial.searched)}."
+        for trial in trials
+        if trial.selected and trial.role == "candidate"
+    ]
+    said += about_edges(tuning, trials)
     said += _lost_trials(tuning, trials)
     given = [trial.arm for trial in trials if trial.role == "fixed"]
     if given:
@@ -200,18 +203,19 @@ def about_tuning(tuning: TuningRow | None, trials: Sequence[TrialRow]) -> list[s
     return said
 
 
-def _edges(trial: TrialRow, tuning: TuningRow) -> list[str]:
-    if not trial.edges:
-        return []
-    times = (
-        f"its space was widened {tuning.rounds - 1} times already"
-        if tuning.rounds > 1
-        else "a better one may lie beyond it"
-    )
-    return [
-        f"Warning: {trial.arm} may do better than it did here, since "
-        f"{' and '.join(trial.edges)} ({times}); widen the space (--widen) before you rely on this."
-    ]
+def about_edges(tuning: TuningRow | None, trials: Sequence[TrialRow]) -> list[str]:
+    """Arms that were tuned to an end of their space, where a better setting may lie beyond."""
+    said = []
+    for trial in trials:
+        if tuning is not None and trial.edges:
+            rounds = tuning.rounds - 1
+            times = f", although the spaces were widened {rounds} times" if rounds else ""
+            said.append(
+                f"Warning: {trial.arm} may be better than it looks here: its "
+                f"{' and its '.join(trial.edges)}{times}. Widen its range (or pass --widen) "
+                "before you rely on what is said about it."
+            )
+    return said
 
 
 def _lost_trials(tuning: TuningRow, trials: Sequence[TrialRow]) -> list[str]:

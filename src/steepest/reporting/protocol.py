@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from steepest.numbers import amount, significant, time_text
@@ -25,14 +26,21 @@ class Group:
 
 
 def reproduce(result: Result) -> str:
-    """The command that repeats the race, or for a race from Python the call."""
+    """The command that repeats the race, or for a race from Python the call; and what followed."""
     command = result.protocol()["command"]
+    counts = [len(seeds) for seeds in result.looks]
+    added = [later - n for n, later in pairwise(counts)]
     if command:
-        return str(command)
+        return "\n".join([command, *(f"steepest resume DIR --seeds +{n}" for n in added)])
+    return "\n".join([_call(result), *(f'steepest.resume(out, seeds="+{n}")' for n in added)])
+
+
+def _call(result: Result) -> str:
+    """The call of a race from Python."""
     spec = result.spec
     task = result.protocol()["task_spec"]
     arms = {arm.label: arm.text for arm in result.arms}
-    given: dict[str, Any] = {"seeds": result.seeds, "steps": spec["steps"]}
+    given: dict[str, Any] = {"seeds": spec["seeds"], "steps": spec["steps"]}
     given |= {name: spec[name] for name in ("batch_size", "eval_every", "device", "level")}
     if spec["target"]:
         given["target"] = f"{spec['target']['metric']}={spec['target']['value']}"
@@ -40,6 +48,10 @@ def reproduce(result: Result) -> str:
         given["min_effect"] = spec["min_effect"]
     if spec["train_on"] != "train":
         given["train_on"] = spec["train_on"]
+    tuning = result.spec.get("tuning")
+    if tuning is not None:
+        given |= {name: tuning[name] for name in ("method", "trials", "widen", "defaults")}
+        given["tuning_seeds"] = len(tuning["seeds"])
     lines = [repr(task) if task else "task", repr(arms)]
     lines += [f"{name}={value!r}" for name, value in given.items()]
     body = "".join(f"    {line},\n" for line in lines)
@@ -51,6 +63,7 @@ def protocol_groups(result: Result) -> list[Group]:
     protocol = result.protocol()
     groups = [
         Group("Budget", tuple(_budget(result))),
+        Group("Tuning", tuple(_tuning(result))),
         Group("Decision", tuple(_decision(result))),
         Group(
             "Task", tuple((_words(k), _text(v)) for k, v in _flat(protocol["fingerprint"] or {}))
@@ -84,12 +97,30 @@ def _budget(result: Result) -> Iterator[tuple[str, str]]:
         yield "finished", moment(protocol["finished"])
 
 
+def _tuning(result: Result) -> Iterator[tuple[str, str]]:
+    tuning = result.tuning
+    if tuning is None:
+        return
+    yield "settings proposed by", f"{tuning.method}, {amount(tuning.trials, 'trial')} per arm"
+    if tuning.rounds > 1 or tuning.widen:
+        widened = f"{tuning.rounds - 1} of at most {tuning.widen} times"
+        yield "spaces widened", widened
+    yield "tuning seeds", ", ".join(map(str, tuning.seeds))
+    yield "steps of a run", ", ".join(f"{steps:,}" for steps in tuning.rungs)
+    spent = ", ".join(f"{label} {steps:,}" for label, steps in tuning.steps_per_arm.items())
+    yield "steps in all", f"{spent} ({'equal' if tuning.equal else 'NOT equal'})"
+    yield "chosen by", f"{metric_words(tuning.metric)}, mean over the tuning seeds"
+
+
 def _decision(result: Result) -> Iterator[tuple[str, str]]:
     spec = result.spec
     better = "higher" if result.higher_is_better else "lower"
     yield "decides", f"{metric_words(result.metric)} after the last step, {better} is better"
     yield "test", "exact sign-flip test over seeds, Holm over all pairs"
-    yield "level", f"{significant(100 * spec['level'])} %"
+    yield "level", f"{significant(100 * spec['level'])} % for all pairs and looks together"
+    counts = [len(seeds) for seeds in result.looks]
+    if len(counts) > 1:
+        yield "looks", ", ".join(f"{n} seeds" for n in counts)
     if spec.get("min_effect"):
         yield "smallest difference that matters", significant(spec["min_effect"])
     yield "target", target_words(result) or "none"

@@ -59,6 +59,13 @@ def customary_scale(name: str, low: float) -> Scale:
 class Edge:
     """A value that lies near an end of its range, where a better one may lie beyond.
 
+    Attributes:
+        name: Of the hyperparameter.
+        side: Of the range.
+        value: The value.
+        bound: The end.
+        outermost: It is not near the end, but nothing beyond it was tried.
+
     >>> str(Edge("lr", "high", 0.09, 0.1))
     'lr=0.09 is near the high end of its range, 0.1'
     """
@@ -67,9 +74,13 @@ class Edge:
     side: Side
     value: float
     bound: float
+    outermost: bool = False
 
     def __str__(self) -> str:
         value, bound = write_value(self.value), write_value(self.bound)
+        if self.outermost:
+            which, to = ("lowest", "down") if self.side == "low" else ("highest", "up")
+            return f"{self.name}={value} is the {which} that was tried, in a range {to} to {bound}"
         return f"{self.name}={value} is near the {self.side} end of its range, {bound}"
 
 
@@ -211,27 +222,43 @@ class Space:
             flat[name] = tuple(given) if isinstance(given, list) else given
         return flat
 
-    def edges(self, values: Mapping[str, Any]) -> tuple[Edge, ...]:
-        """The values of a setting that lie in the outermost tenth of their range (`EDGE_SHARE`).
+    def edges(
+        self, values: Mapping[str, Any], *, tried: Iterable[Mapping[str, Any]] = ()
+    ) -> tuple[Edge, ...]:
+        """The values of a setting that lie at an end of their range.
 
-        An end that is the domain's own, such as a weight decay of 0, is no edge, since nothing
-        lies beyond; neither is any value of a choice.
+        They lie in its outermost tenth (`EDGE_SHARE`), or further out than all others that were
+        tried: of few trials, none may lie in that tenth. An end that is the domain's own, such as
+        a weight decay of 0, is no edge, since nothing lies beyond; neither is any value of a
+        choice.
+
+        Args:
+            values: The setting.
+            tried: The other settings of the search.
 
         >>> space = Space({"lr": Range(1e-4, 1e-2), "weight_decay": Range(0, 0.1)}, rule="adamw")
         >>> [str(edge) for edge in space.edges({"lr": 0.009, "weight_decay": 0.0})]
         ['lr=0.009 is near the high end of its range, 0.01']
+        >>> one = Space({"lr": Range(1e-4, 1e-2)})
+        >>> [str(edge) for edge in one.edges({"lr": 0.005}, tried=[{"lr": 0.001}, {"lr": 0.002}])]
+        ['lr=0.005 is the highest that was tried, in a range up to 0.01']
         """
         units = self.position(values)
+        others = [self.position(other) for other in tried if other != values]
         flat = self._flat(values)
-        found = []
-        for (name, dimension), unit in zip(self.dimensions.items(), units, strict=True):
+        found: list[Edge] = []
+        for at, (name, dimension) in enumerate(self.dimensions.items()):
             if isinstance(dimension, Choice):
                 continue
             domain = _domain(name, dimension)
-            if unit <= EDGE_SHARE and dimension.low != domain.low:
-                found.append(Edge(name, "low", float(flat[name]), dimension.low))
-            elif unit >= 1 - EDGE_SHARE and dimension.high != domain.high:
-                found.append(Edge(name, "high", float(flat[name]), dimension.high))
+            value, unit = float(flat[name]), float(units[at])
+            inside = EDGE_SHARE < unit < 1 - EDGE_SHARE
+            lowest = inside and bool(others) and all(unit < other[at] for other in others)
+            highest = inside and bool(others) and all(unit > other[at] for other in others)
+            if (unit <= EDGE_SHARE or lowest) and dimension.low != domain.low:
+                found.append(Edge(name, "low", value, dimension.low, outermost=lowest))
+            elif (unit >= 1 - EDGE_SHARE or highest) and dimension.high != domain.high:
+                found.append(Edge(name, "high", value, dimension.high, outermost=highest))
         return tuple(found)
 
     def widened(self, factor: float, edges: Iterable[Edge]) -> Space:
