@@ -90,7 +90,7 @@ def test_a_race_stopped_anywhere_in_either_stage_resumes_to_the_same_bits(
     settled = plan(task, [SGD, narrow, GIVEN], **settings)
     with open_race(tmp_path / "whole", settled) as ledger:
         execute(ledger, settled, task, pace=QUICK, engine=engine)
-    for at in [*stops, *range(1, 4)]:
+    for at in [*stops, 1, 2]:
         folder = tmp_path / f"cut-{at}"
         observer = DieBetween(at) if isinstance(at, int) else StopAt(*at)
         try:
@@ -122,9 +122,10 @@ class Loud(Silent):
     def advanced(self, run_id, step, total, loss):
         print(run_id, step, flush=True)
 task = tasks.load(sys.argv[1])
-arms = ["sgd(lr=1e-2..1)", "torch.optim:Adam(lr=1e-3..1) + cosine()", "sgd(lr={1e20, 1e21, 1e22})"]
-settled = plan(task, arms, trials=3, tuning_seeds=2, seeds=2, steps=60, eval_every=20, defaults=True,
-               task_spec=sys.argv[1])
+arms = ["sgd(lr=1e-2..1)", "torch.optim:Adam(lr=1e-3..1) + cosine()",
+        "sgd(lr={1e20, 1e21, 1e22})"]
+settled = plan(task, arms, trials=3, tuning_seeds=2, seeds=2, steps=60, eval_every=20,
+               defaults=True, task_spec=sys.argv[1])
 pace = Pace(look=0.0, commit=0.02, share=1.0, timing=0.0)
 with open_race(sys.argv[2], settled) as ledger:
     execute(ledger, settled, task, observer=Loud(), pace=pace)
@@ -204,9 +205,10 @@ def test_an_interrupted_extension_ends_with_the_same_bits(
         race(tmp_path / name, arms, seeds=2, epochs=1)
     go_on(tmp_path / "whole", task, seeds=2)
     ledger, planned, _ = reopen(tmp_path / "cut", task)
-    with ledger, pytest.raises(StoppedError):
+    with ledger:
         extend(ledger, planned.spec, "+2")
-        execute(ledger, planned, task, observer=StopAt("a1-s2", 4), pace=QUICK)
+        with pytest.raises(StoppedError):
+            execute(ledger, planned, task, observer=StopAt("a1-s2", 4), pace=QUICK)
     assert "The race is not finished" in Result(tmp_path / "cut").verdict.text
     go_on(tmp_path / "cut", task)
     assert digest(tmp_path / "cut") == digest(tmp_path / "whole")
@@ -216,8 +218,8 @@ def test_seeds_added_while_tuning_come_with_the_final_stage(
     tmp_path: Path, race: Race, task: Task
 ) -> None:
     arms = [SGD, ADAM]
+    stop = StopAt("a0-t1-s1000000000", 5)
     with pytest.raises(StoppedError):
-        stop = StopAt("a0-t1-s1000000000", 5)
         race(tmp_path, arms, trials=2, seeds=2, epochs=1, observer=stop, pace=QUICK)
     result = go_on(tmp_path, task, seeds=2)
     assert {run.seed for run in result.final_runs} == {0, 1, 2, 3}
