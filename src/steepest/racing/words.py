@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Words",
-    "about_edges",
     "about_losses",
     "about_progress",
     "about_tuning",
@@ -190,7 +189,7 @@ def about_tuning(tuning: TuningRow | None, trials: Sequence[TrialRow]) -> list[s
         for trial in trials
         if trial.selected and trial.role == "candidate"
     ]
-    said += about_edges(tuning, trials)
+    said += _edges(tuning, trials)
     said += _lost_trials(tuning, trials)
     given = [trial.arm for trial in trials if trial.role == "fixed"]
     if given:
@@ -203,7 +202,7 @@ def about_tuning(tuning: TuningRow | None, trials: Sequence[TrialRow]) -> list[s
     return said
 
 
-def about_edges(tuning: TuningRow | None, trials: Sequence[TrialRow]) -> list[str]:
+def _edges(tuning: TuningRow | None, trials: Sequence[TrialRow]) -> list[str]:
     """Arms that were tuned to an end of their space, where a better setting may lie beyond."""
     said = []
     for trial in trials:

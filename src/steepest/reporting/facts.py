@@ -16,7 +16,6 @@ from steepest.numbers import (
     unit_of,
 )
 from steepest.racing.verdict import power_note
-from steepest.racing.words import about_edges
 from steepest.stats import OneSeed, one_seed
 
 if TYPE_CHECKING:
@@ -218,7 +217,6 @@ def flags(result: Result) -> list[Flag]:
         *_failed(result),
         *_diverged(result),
         *_too_few(result),
-        *_tuned(result),
         *_missing(result),
     ]
     order = {"stop": 0, "warn": 1, "note": 2}
@@ -271,13 +269,6 @@ def _too_few(result: Result) -> Iterable[Flag]:
         text = power_note(len(compared), seeds, level=level_of(result))
         if text is not None:
             yield Flag("warn", text)
-
-
-def _tuned(result: Result) -> Iterable[Flag]:
-    """How the settings came about; a setting at an end of its space weakens the verdict."""
-    edges = about_edges(result.tuning, result.trials)
-    for text in result.verdict.tuning_sentences:
-        yield Flag("warn" if text in edges else "note", text.removeprefix("Warning: "))
 
 
 def _missing(result: Result) -> Iterable[Flag]:

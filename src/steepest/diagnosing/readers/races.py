@@ -21,7 +21,7 @@ def from_race(result: Result | Path, baseline: float | None) -> list[Curves]:
     }
     found = []
     order = {arm.label: number for number, arm in enumerate(race.arms)}
-    runs = {(run.arm, run.seed): run for run in race.runs if run.stage == "final"}
+    runs = {(run.arm, run.seed): run for run in race.final_runs}
     for arm, seed in sorted(losses, key=lambda key: (order[key[0]], key[1])):
         at, values = losses[arm, seed]
         if not len(at):
