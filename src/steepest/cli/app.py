@@ -12,8 +12,10 @@ from rich.markup import escape
 from steepest import __version__
 from steepest.cli import (
     audit,
+    average,
     bench,
     diagnose,
+    ensemble,
     race,
     report,
     resume,
@@ -22,6 +24,7 @@ from steepest.cli import (
     search,
     sweep,
     tasks,
+    transfer,
 )
 from steepest.cli.words import SpreadArms
 from steepest.errors import SteepestError
@@ -59,6 +62,9 @@ app.command("resume")(resume.resume)
 app.command("report")(report.report)
 app.command("diagnose")(diagnose.diagnose)
 app.command("sweep")(sweep.sweep)
+app.command("average")(average.average)
+app.command("ensemble")(ensemble.ensemble)
+app.command("transfer")(transfer.transfer)
 app.command("audit")(audit.audit)
 app.command("tasks")(tasks.tasks)
 app.command("rules")(rules.rules)
