@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from steepest import optim, rules, schedules, tasks
-    from steepest.adapters import hf, keras, optax
+    from steepest.adapters import hf, keras, lightning, optax
     from steepest.api import (
         MultiResult,
         RaceResult,
@@ -55,6 +55,7 @@ __all__ = [
     "ensemble",
     "hf",
     "keras",
+    "lightning",
     "load",
     "optax",
     "optim",
@@ -87,6 +88,7 @@ _PUBLIC = {
     "draw_schedules": ("steepest.reporting.schedules", "draw_schedules"),
     "hf": ("steepest.adapters.hf", ""),
     "keras": ("steepest.adapters.keras", ""),
+    "lightning": ("steepest.adapters.lightning", ""),
     "load": ("steepest.api", "load"),
     "optax": ("steepest.adapters.optax", ""),
     "optim": ("steepest.optim", ""),

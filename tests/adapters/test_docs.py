@@ -12,7 +12,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["huggingface", "keras", "optax"])
+@pytest.mark.parametrize("page", ["huggingface", "keras", "lightning", "optax"])
 def test_the_example_runs(page, tmp_path):
     blocks = re.findall(r"^```python\n(.*?)^```", (DOCS / f"{page}.md").read_text(), re.M | re.S)
     assert blocks

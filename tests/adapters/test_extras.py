@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-OPTIONAL = ("jax", "optax", "keras", "transformers", "accelerate", "lightning", "pytorch_lightning")
+OPTIONAL = ("accelerate", "jax", "keras", "lightning", "optax", "transformers")
 
 
 def run(script):
@@ -20,7 +20,7 @@ def run(script):
 def test_importing_steepest_and_its_adapters_imports_no_optional_library():
     script = (
         "import json, sys, steepest\n"
-        "steepest.hf.task, steepest.keras.optimizer, steepest.optax.transform\n"
+        "steepest.hf.task, steepest.lightning, steepest.keras.optimizer, steepest.optax.transform\n"
         "print(json.dumps(sorted({m.partition('.')[0] for m in sys.modules})))"
     )
     assert set(OPTIONAL).isdisjoint(json.loads(run(script)))
@@ -29,6 +29,7 @@ def test_importing_steepest_and_its_adapters_imports_no_optional_library():
 CALLS = {
     "hf": "steepest.hf.optimizer_cls_and_kwargs('adam')",
     "keras": "steepest.keras.optimizer('adam')",
+    "lightning": "steepest.lightning.LedgerCallback('ledger')",
     "optax": "steepest.optax.transform('adam')",
 }
 

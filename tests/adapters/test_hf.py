@@ -10,10 +10,6 @@ from steepest import optim
 from steepest.errors import InputError, TaskError
 from steepest.train.solo import SoloRun
 
-pytestmark = pytest.mark.filterwarnings(
-    "default::DeprecationWarning", "default::FutureWarning", "default::UserWarning"
-)
-
 
 def arguments(folder, **more):
     given = {
