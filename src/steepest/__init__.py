@@ -20,17 +20,16 @@ if TYPE_CHECKING:
         MultiResult,
         RaceResult,
         SweepResult,
-        diagnose,
         load,
         race,
         resume,
         sweep,
     )
     from steepest.auditing import audit
+    from steepest.craft import diagnose, recipe
     from steepest.errors import SteepestError
     from steepest.reporting.schedules import draw_schedules
     from steepest.searching import SearchResult, search
-    from steepest.studying import average, ensemble, transfer
     from steepest.train.guard import DivergenceGuard
     from steepest.train.stopping import EarlyStopping
     from steepest.train.task import Metric, Task
@@ -49,10 +48,8 @@ __all__ = [
     "Task",
     "__version__",
     "audit",
-    "average",
     "diagnose",
     "draw_schedules",
-    "ensemble",
     "hf",
     "keras",
     "lightning",
@@ -60,13 +57,13 @@ __all__ = [
     "optax",
     "optim",
     "race",
+    "recipe",
     "resume",
     "rules",
     "schedules",
     "search",
     "sweep",
     "tasks",
-    "transfer",
 ]
 
 # name -> (module, attribute); an empty attribute means the module itself
@@ -81,10 +78,7 @@ _PUBLIC = {
     "SweepResult": ("steepest.api", "SweepResult"),
     "Task": ("steepest.train.task", "Task"),
     "audit": ("steepest.auditing", "audit"),
-    "diagnose": ("steepest.api", "diagnose"),
-    "average": ("steepest.studying", "average"),
-    "ensemble": ("steepest.studying", "ensemble"),
-    "transfer": ("steepest.studying", "transfer"),
+    "diagnose": ("steepest.craft", "diagnose"),
     "draw_schedules": ("steepest.reporting.schedules", "draw_schedules"),
     "hf": ("steepest.adapters.hf", ""),
     "keras": ("steepest.adapters.keras", ""),
@@ -93,6 +87,7 @@ _PUBLIC = {
     "optax": ("steepest.adapters.optax", ""),
     "optim": ("steepest.optim", ""),
     "race": ("steepest.api", "race"),
+    "recipe": ("steepest.craft", "recipe"),
     "resume": ("steepest.api", "resume"),
     "rules": ("steepest.rules", ""),
     "schedules": ("steepest.schedules", ""),

@@ -17,14 +17,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, overload
 
 from torch import Tensor, nn
 
 from steepest import tasks
-from steepest.diagnosing import Diagnosis, look
 from steepest.errors import InputError, LedgerError
 from steepest.racing.engine import EngineName, check_engine
 from steepest.racing.extend import extend
@@ -35,7 +33,6 @@ from steepest.racing.result import Result
 from steepest.racing.run import Observer, Outcome, Pace, StoppedError, execute
 from steepest.racing.several import Several, is_several, open_several, places
 from steepest.racing.spec import Plan
-from steepest.reporting.curve_findings import write_diagnosis
 from steepest.reporting.html import write_html
 from steepest.reporting.several import write_several_html
 from steepest.reporting.sweep import draw_sweep
@@ -45,11 +42,9 @@ from steepest.sweeping.sweep import read_range, sweep_task
 from steepest.train.task import Task
 
 __all__ = [
-    "CurveDiagnosis",
     "MultiResult",
     "RaceResult",
     "SweepResult",
-    "diagnose",
     "load",
     "prepare",
     "race",
@@ -395,69 +390,6 @@ def load(folder: str | Path) -> RaceResult | MultiResult:
         LedgerError: If there is no race in the folder.
     """
     return MultiResult(folder) if is_several(folder) else RaceResult(folder)
-
-
-@dataclass(frozen=True)
-class CurveDiagnosis(Diagnosis):
-    """What learning curves say; everything of `steepest.diagnosing.Diagnosis`, and `report`.
-
-    Attributes:
-        folder: Where the report goes if nobody says where.
-    """
-
-    folder: Path = field(default_factory=Path)
-
-    def report(self, path: str | Path | None = None) -> Path:
-        """Write the marked curves and the findings: one HTML file that needs no network.
-
-        Args:
-            path: Where to; default: ``diagnosis.html`` in the race's folder, or here.
-
-        Returns:
-            The file that was written.
-        """
-        return write_diagnosis(self, self.folder / "diagnosis.html" if path is None else path)
-
-
-def diagnose(
-    source: Any,
-    *,
-    baseline: float | None = None,
-    train_loss: str | None = None,
-    val_loss: str | None = None,
-    lr: str | None = None,
-    step: str | None = None,
-) -> CurveDiagnosis:
-    """Name what learning curves show, with the evidence and what to do about it.
-
-    Args:
-        source: A race's folder or result; a CSV file; TensorBoard event files or their folder; a
-            Hugging Face ``trainer_state.json`` or its folder; a Keras history, as the object, its
-            dict, or JSON; a dict of lists; or `steepest.diagnosing.Curves`.
-        baseline: Loss of the best constant prediction, such as log(10) for ten equally frequent
-            classes: the yardstick where the record does not reach back to the start.
-        train_loss: The column or tag of the training loss, where it is not known by its name.
-        val_loss: That of the validation loss.
-        lr: That of the learning rate.
-        step: The column that counts the steps.
-
-    Returns:
-        ``runs``, each with ``findings`` (``kind``, ``evidence``, ``advice``, ``spans``) and what
-        was ``unchecked``, with the reason; no finding means that there is nothing to report.
-
-    Raises:
-        DataError: If there are no curves, or they cannot be read.
-        InputError: If a column is not there, or a package for reading is missing.
-
-    >>> losses = {"loss": [2.3] + [2.3 * 0.8**n for n in range(1, 30)],
-    ...           "val_loss": [2.3, 1.9, 1.6] + [1.4 + 0.03 * n for n in range(27)]}
-    >>> [finding.kind for finding in diagnose(losses).findings]
-    ['overfitting']
-    """
-    columns = {"train_loss": train_loss, "val_loss": val_loss, "lr": lr, "step": step}
-    found = look(source, baseline=baseline, columns=columns)
-    place = Path(source) if isinstance(source, (str, Path)) else getattr(source, "folder", Path())
-    return CurveDiagnosis(found.runs, place if (place / "ledger.sqlite").exists() else Path())
 
 
 class SweepResult(Sweep):

@@ -178,6 +178,13 @@ def test_the_nearest_column_is_named() -> None:
         read({"loss": LOSS}, columns={"train_loss": "los"})
 
 
+def test_a_rate_that_never_changed_can_be_said_instead_of_recorded() -> None:
+    (curves,) = read({"loss": LOSS}, columns={"lr": "constant"})
+    assert curves.lr.values.tolist() == [1.0] * 4
+    (named,) = read({"loss": LOSS, "constant": [3.0] * 4}, columns={"lr": "constant"})
+    assert named.lr.values.tolist() == [3.0] * 4
+
+
 def test_a_missing_file_and_a_folder_without_curves(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(DataError, match=r"runs\.csv does not exist; in .* there is: notes\.txt"):

@@ -12,11 +12,10 @@ from rich.markup import escape
 from steepest import __version__
 from steepest.cli import (
     audit,
-    average,
     bench,
     diagnose,
-    ensemble,
     race,
+    recipe,
     report,
     resume,
     rules,
@@ -24,7 +23,6 @@ from steepest.cli import (
     search,
     sweep,
     tasks,
-    transfer,
 )
 from steepest.cli.words import SpreadArms
 from steepest.errors import SteepestError
@@ -60,11 +58,9 @@ app.command("race", cls=SpreadArms)(race.race)
 app.command("search")(search.search)
 app.command("resume")(resume.resume)
 app.command("report")(report.report)
+app.command("recipe")(recipe.recipe)
 app.command("diagnose")(diagnose.diagnose)
 app.command("sweep")(sweep.sweep)
-app.command("average")(average.average)
-app.command("ensemble")(ensemble.ensemble)
-app.command("transfer")(transfer.transfer)
 app.command("audit")(audit.audit)
 app.command("tasks")(tasks.tasks)
 app.command("rules")(rules.rules)

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from steepest import api
+from steepest import craft
 from steepest.diagnosing import Finding, Group
 
 __all__ = ["diagnose"]
@@ -30,7 +30,10 @@ def diagnose(
     val_loss: Annotated[
         str | None, typer.Option(help="The column or tag of the validation loss.")
     ] = None,
-    lr: Annotated[str | None, typer.Option(help="The column or tag of the learning rate.")] = None,
+    lr: Annotated[
+        str | None,
+        typer.Option(help="The column or tag of the learning rate; constant: it never changed."),
+    ] = None,
     step: Annotated[str | None, typer.Option(help="The column that counts the steps.")] = None,
     baseline: Annotated[
         float | None,
@@ -52,7 +55,7 @@ def diagnose(
 
     Example: steepest diagnose runs/mnist-3f2a9c10
     """
-    found = api.diagnose(
+    found = craft.diagnose(
         source, baseline=baseline, train_loss=train_loss, val_loss=val_loss, lr=lr, step=step
     )
     page = found.report(out)

@@ -17,6 +17,7 @@ from steepest.numbers import amount, significant
 
 __all__ = ["judge"]
 
+NO_RATE = "the learning rate is not in the record (lr='constant' says that it never changed)"
 FEWEST = 10  # values of a curve below which only a blow-up can be told
 
 
@@ -149,6 +150,8 @@ def _slow_start(curves: Curves, m: Measures, t: Thresholds) -> Said:
 
 
 def _plateau(curves: Curves, m: Measures, t: Thresholds) -> Said:
+    if curves.lr is None:
+        return NO_RATE
     if m.rate_left < t.rate_kept:
         return None
     flat, where = _end_flatness(curves, m)
@@ -156,13 +159,12 @@ def _plateau(curves: Curves, m: Measures, t: Thresholds) -> Said:
         return "it needs 8 values of the loss"
     if not (flat.high <= t.flat and m.level > t.converged) or _goes_on(curves, m, t):
         return None
-    lr = "" if math.isnan(m.rate_left) else f" at {m.rate_left:.0%} of the largest rate"
-    unknown = "" if curves.lr is not None else "If the rate has not been lowered yet: "
     return Finding(
         "plateau",
-        f"Since {_at(curves, flat.since)} the {where} loss stays where it is{lr}: over the second "
-        f"half it fell by {_part(flat.fall)} of its level (at most {_part(flat.high)}).",
-        f"{unknown}Lower the learning rate (divide it by 5 to 10 here, or use cosine or linear "
+        f"Since {_at(curves, flat.since)} the {where} loss stays where it is, at "
+        f"{m.rate_left:.0%} of the largest rate: over the second half it fell by "
+        f"{_part(flat.fall)} of its level (at most {_part(flat.high)}).",
+        "Lower the learning rate (divide it by 5 to 10 here, or use cosine or linear "
         "decay over the whole run): what is left is mostly the noise of the steps.",
         {"fall": flat.fall, "fall_high": flat.high, "rate_left": m.rate_left},
         (Span(flat.since, curves.end, "plateau"),),
@@ -171,7 +173,7 @@ def _plateau(curves: Curves, m: Measures, t: Thresholds) -> Said:
 
 def _decayed_too_early(curves: Curves, m: Measures, t: Thresholds) -> Said:
     if curves.lr is None:
-        return "the learning rate is not in the record"
+        return NO_RATE
     d = m.decay
     if not (d.share <= t.decay_share and d.predicted_low >= t.promise and d.kept <= t.kept):
         return None
@@ -189,6 +191,8 @@ def _decayed_too_early(curves: Curves, m: Measures, t: Thresholds) -> Said:
 
 
 def _still_improving(curves: Curves, m: Measures, t: Thresholds) -> Said:
+    if curves.lr is None:
+        return NO_RATE
     if m.rate_left < t.rate_kept:
         return None  # the schedule is over: its end says nothing about more steps at a rate
     gain, which = _end_gain(curves, m)
@@ -232,7 +236,7 @@ def _overfitting(curves: Curves, m: Measures, t: Thresholds) -> Said:
         "Regularise more (weight decay, dropout, augmentation, label smoothing), get more data, "
         "use a smaller model"
         + (f", or stop at {_at(curves, m.val_best)} (early stopping)." if rising else ".")
-        + _accuracy_note(curves, m),
+        + (_accuracy_note(curves, m) if rising else ""),
         {"gap": m.gap, "rise": m.val_rise, "rise_errors": m.val_rise_errors},
         spans,
     )
@@ -308,7 +312,8 @@ def _end_gain(curves: Curves, m: Measures) -> tuple[Gain, str]:
 
 def _goes_on(curves: Curves, m: Measures, t: Thresholds) -> bool:
     """More steps at this rate would bring something, as far as one can see."""
-    return _end_gain(curves, m)[0].mean >= t.gain and not m.rate_left < t.rate_kept
+    gain = _end_gain(curves, m)[0]
+    return gain.mean >= t.gain and gain.low > 0 and not m.rate_left < t.rate_kept
 
 
 def _end_flatness(curves: Curves, m: Measures) -> tuple[Flatness, str]:

@@ -46,7 +46,7 @@ class Thresholds:
     peak_errors: float = 6.0
     lost_again: float = 0.5
     learned: float = 0.06
-    slow_share: float = 0.05
+    slow_share: float = 0.04
     slow_bend: float = 0.25
     straight: float = 0.45
     rate_up: float = 0.8

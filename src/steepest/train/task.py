@@ -64,6 +64,8 @@ class Task:
             `steepest.train.decay.vectors` (biases and gains). None: an optimizer decays what it
             decays.
         notes: What a person should know before a race: columns that were guessed, duplicates.
+        expected_initial_loss: What the loss should be before any step, where no theory says so
+            (for a softmax over C classes it is log C); `steepest.recipe` looks whether it is.
 
     >>> x, y = torch.randn(64, 8), torch.randint(0, 3, (64,))
     >>> task = Task(name="tiny", model=lambda: nn.Linear(8, 3),
@@ -88,6 +90,7 @@ class Task:
     batch_size: int = 32
     eval_batch_size: int = 1000
     describe: str = ""
+    expected_initial_loss: float | None = None
     no_decay: NoDecay | None = None
     notes: tuple[str, ...] = ()
 
@@ -112,6 +115,11 @@ class Task:
             value = getattr(self, attribute)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise TaskError(f"{here}: {attribute} must be an integer >= 1, got {value!r}")
+        first: object = self.expected_initial_loss
+        if first is not None and not (isinstance(first, (int, float)) and math.isfinite(first)):
+            raise TaskError(
+                f"{here}: expected_initial_loss must be a finite number or None, got {first!r}"
+            )
         for split in _SPLITS:
             data = getattr(self, split)
             if data is not None or split == "train":

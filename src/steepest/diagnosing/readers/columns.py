@@ -36,6 +36,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     "epoch": ("epoch", "epochs"),
 }  # fmt: skip
 
+CONSTANT = "constant"  # in place of a column: the rate never changed
+
 
 def tidy(name: str) -> str:
     """A column's name in the form in which names are compared.
@@ -54,7 +56,8 @@ def match(names: Iterable[str], chosen: Mapping[str, str | None]) -> dict[str, s
 
     Args:
         names: The columns.
-        chosen: Curves whose column was named by hand; None where it was not.
+        chosen: Curves whose column was named by hand; None where it was not. For ``lr``,
+            ``constant`` says that the rate never changed.
 
     Raises:
         InputError: If a column that was named by hand is not there; the nearest one is suggested.
@@ -66,6 +69,9 @@ def match(names: Iterable[str], chosen: Mapping[str, str | None]) -> dict[str, s
     found: dict[str, str] = {}
     for curve, known in NAMES.items():
         by_hand = chosen.get(curve)
+        if (curve, by_hand) == ("lr", CONSTANT) and CONSTANT not in there:
+            found[curve] = CONSTANT
+            continue
         if by_hand is not None:
             if by_hand not in there:
                 raise unknown_name("column", by_hand, there)
@@ -114,6 +120,9 @@ def build(
             f"{name}: the curve has {amount(longest, 'value')}; a diagnosis needs at least 2, and "
             "most findings need 10 or more"
         )
+    if found.get("lr") == CONSTANT and "lr" not in series:
+        at = series["train_loss" if "train_loss" in series else "val_loss"].at
+        series["lr"] = Series(at, np.ones(len(at)))
     end = max(series[key].at[-1] for key in ("train_loss", "val_loss") if key in series)
     for key in ("train_loss", "val_loss", "lr"):
         if key in series and len(series[key]) > 1 and series[key].at[-1] < 0.5 * end:
