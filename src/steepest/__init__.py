@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from steepest.errors import SteepestError
     from steepest.reporting.schedules import draw_schedules
     from steepest.searching import SearchResult, search
+    from steepest.studying import average, ensemble, transfer
     from steepest.train.guard import DivergenceGuard
     from steepest.train.stopping import EarlyStopping
     from steepest.train.task import Metric, Task
@@ -48,8 +49,10 @@ __all__ = [
     "Task",
     "__version__",
     "audit",
+    "average",
     "diagnose",
     "draw_schedules",
+    "ensemble",
     "hf",
     "keras",
     "lightning",
@@ -64,6 +67,7 @@ __all__ = [
     "search",
     "sweep",
     "tasks",
+    "transfer",
 ]
 
 # name -> (module, attribute); an empty attribute means the module itself
@@ -79,6 +83,9 @@ _PUBLIC = {
     "Task": ("steepest.train.task", "Task"),
     "audit": ("steepest.auditing", "audit"),
     "diagnose": ("steepest.craft", "diagnose"),
+    "average": ("steepest.studying", "average"),
+    "ensemble": ("steepest.studying", "ensemble"),
+    "transfer": ("steepest.studying", "transfer"),
     "draw_schedules": ("steepest.reporting.schedules", "draw_schedules"),
     "hf": ("steepest.adapters.hf", ""),
     "keras": ("steepest.adapters.keras", ""),

@@ -96,6 +96,38 @@ def test_rules_that_look_at_their_tensor_equal_the_formula_in_float64(name, ther
         torch.testing.assert_close(p, q, rtol=exact, atol=exact)
 
 
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("adafactor", {"beta1": 0.9, "weight_decay": 0.1}),
+        ("adafactor", {"eps_mode": "added", "rate": "scaled", "decay": "relative"}),
+        ("centralised(adam)", {}),
+        ("clip_global_norm(centralised(sgd))", {"momentum": 0.9}),
+    ],
+)
+@pytest.mark.parametrize("there", [False, True], ids=["host", "device"])
+def test_rules_with_numbers_of_rows_and_columns_equal_the_formula(name, values, there, request):
+    """One tensor is a stack of matrices, one has more columns than a program takes at a time."""
+    if there:
+        request.getfixturevalue("_on_device")
+    sizes = ((5, 3), (300,), (), (2, 3, 4), (2, 300))
+    models = [parameters(torch.float64, sizes) for _ in range(2)]
+    for model in models:
+        model[0] = torch.nn.Parameter(model[0].detach().contiguous())
+    ours = optim.build(name, models[0], **values)
+    ours._engines = (INTERPRETED,)
+    theirs = optim.build(name, models[1], engine="eager", **values)
+    for step in range(3):
+        give_gradients(step, *models)
+        for optimizer in (ours, theirs):
+            optimizer.step()
+    exact = 1e-7 if there else 1e-12
+    for p, q in zip(*models, strict=True):
+        torch.testing.assert_close(p, q, rtol=exact, atol=exact)
+        for slot, value in theirs.state.get(q, {}).items():
+            torch.testing.assert_close(ours.state[p][slot], value, rtol=1e-6, atol=1e-9)
+
+
 @pytest.mark.parametrize("there", [False, True], ids=["host", "device"])
 def test_sums_over_all_parameters_are_over_all_launches(there, request):
     """Two types of parameters are two launches; the norm is that of all gradients together."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import itertools
 import json
 import os
@@ -16,8 +17,10 @@ from urllib.request import urlopen
 
 import pytest
 import torch
+from large_ledger import large_ledger
+from tuned_ledger import tuned_ledger
 
-from steepest.api import race
+from steepest.api import MultiResult, race
 from steepest.racing.result import Result
 from steepest.reporting import write_html
 from steepest.reporting.facts import headline
@@ -217,8 +220,9 @@ def test_a_real_race_is_drawn_without_a_word_or_a_request(
         "&& p.getBoundingClientRect().height > 100).length"
     )
     assert figures == drawn == int(browser.value("document.documentElement.dataset.drawn"))
-    # final 2, loss 1 + 3, validation 2, target 2, cost 4, layers 3, learning rate 1
-    assert figures == 18
+    # final 2, curves with findings 2, loss 1 + 3, validation 2, target 2, cost 4, layers 3,
+    # learning rate 1
+    assert figures == 20
 
 
 def test_every_dot_of_the_final_figure_is_on_the_page(browser: Browser, page: Path) -> None:
@@ -302,3 +306,98 @@ def test_odd_races_open_without_complaint(
         "[...document.querySelectorAll('.chip')].map(c => c.textContent.trim()).join('|')"
     )
     assert labels == "|".join(arm.label for arm in result.arms)
+
+
+def test_a_large_race_opens_within_two_seconds(browser: Browser, tmp_path: Path) -> None:
+    """Eight arms, 16 trials, two tuning seeds, ten final seeds and defaults: 416 runs."""
+    result = large_ledger(tmp_path / "race")
+    path = write_html(result, tmp_path / "report.html")
+    assert path.stat().st_size < 4_000_000
+    # Seconds of the processor and not of the clock: other processes may be busy meanwhile.
+    browser.call("Performance.enable", timeDomain="threadTicks")
+    spent = []
+    for _ in range(3):
+        browser.open(path)
+        metrics = browser.call("Performance.getMetrics")["metrics"]
+        spent.append(next(row["value"] for row in metrics if row["name"] == "TaskDuration"))
+        assert browser.complaints() == []
+        assert [url for url in browser.requests() if not url.startswith(("data:", "blob:"))] == [
+            path.as_uri()
+        ]
+    browser.call("Performance.disable")
+    assert min(spent) < 2.0
+    painted = browser.value("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+    assert painted < 2000
+    figures = browser.value("document.querySelectorAll('figure').length")
+    # final 2, bought 2, rates 2, best of k 1, anytime 2, spaces 8, loss 1 + 8, validation 2,
+    # target 2, cost 4, learning rate over time 1; and what else there is to say about trials
+    assert figures >= 35
+    assert figures == int(browser.value("document.documentElement.dataset.drawn"))
+    empty = browser.value(
+        "[...document.querySelectorAll('.plot')].filter(p => !p._fullData.some("
+        "t => t.visible && t.x && t.x.length)).map(p => p.previousElementSibling.innerText)"
+    )
+    assert empty == []
+    said = browser.value("document.querySelector('#loss').innerText")
+    assert "Of 3,440 batches per run, 50 are drawn" in said
+    assert "The ledger has them all" in said
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_names_over_rows_do_not_overlap_and_stay_inside(
+    browser: Browser, tmp_path: Path, width: int
+) -> None:
+    path = write_html(tuned_ledger(tmp_path / "race"), tmp_path / "report.html")
+    browser.open(path, width=width, touch=width < 500)
+    assert browser.value("document.documentElement.scrollWidth") <= width
+    bad = browser.value("""
+        [...document.querySelectorAll('.plot')].flatMap(plot => {
+          const frame = plot.getBoundingClientRect();
+          const boxes = [...plot.querySelectorAll('.annotation-text')]
+            .map(e => [e.textContent, e.getBoundingClientRect()]);
+          const out = boxes.filter(([t, b]) =>
+            b.right > frame.right + 1 || b.left < frame.left - 1);
+          const hit = boxes.filter(([t, b], i) => boxes.slice(i + 1).some(([u, c]) =>
+            b.left < c.right && c.left < b.right && b.top < c.bottom - 1 && c.top < b.bottom - 1));
+          return [...out, ...hit].map(([t]) => t);
+        })
+    """)
+    assert bad == []
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> MultiResult:
+    """A real race over two tasks."""
+    tasks = [dataclasses.replace(make_task(), name=name) for name in ("clouds <&> 구름", "again")]
+    return race(
+        tasks,
+        {"adam & <co>": "adam(lr=0.01)", "모멘텀 sgd": "sgd(lr=0.1, momentum=0.9)"},
+        seeds=3,
+        steps=30,
+        eval_every=10,
+        target=0.8,
+        timing=0,
+        engine="solo",
+        out=tmp_path_factory.mktemp("races") / "several",
+    )
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_the_page_over_several_tasks_is_drawn_without_a_word_or_a_request(
+    browser: Browser, several: MultiResult, width: int, dark: bool
+) -> None:
+    page = several.report()
+    browser.open(page, width=width, dark=dark, touch=width < 500)
+    assert browser.complaints() == []
+    assert [url for url in browser.requests() if not url.startswith(("data:", "blob:"))] == [
+        page.as_uri()
+    ]
+    assert browser.value("document.documentElement.scrollWidth") <= width
+    # scores 1, profile 1, time to target 2, finals 2
+    assert browser.value("document.querySelectorAll('figure').length") == 6
+    assert browser.value("document.documentElement.dataset.drawn") == "6"
+    links = browser.value("[...document.querySelectorAll('a')].map(a => a.href)")
+    assert links == [
+        (result.folder / "report.html").as_uri() for result in several.results.values()
+    ]

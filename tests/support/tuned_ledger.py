@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -38,11 +38,13 @@ def tuned_ledger(
     stage: str = "final",
     target: float | None = 0.97,
     level: float = 0.95,
+    spaces: Mapping[str, Space] = SPACES,
 ) -> Result:
     """Write the ledger of a race with two tuned arms; one of them has its best at an edge.
 
     Args:
         folder: Where it lies.
+        spaces: Of the tuned arms, by label, if they are others than those two.
         trials: Of each tuned arm; the fastest rates of sgd diverge.
         tuning_seeds: Of each trial.
         seeds: Of the final stage.
@@ -53,7 +55,7 @@ def tuned_ledger(
         target: On validation accuracy.
         level: Of the verdict.
     """
-    labels = [*SPACES, *([given] if given else [])]
+    labels = [*spaces, *([given] if given else [])]
     higher = {"metric": "accuracy", "higher_is_better": True, "value": None}
     finals = tuple(FIRST_TUNING_SEED + i for i in range(tuning_seeds))
     spec = {
@@ -70,8 +72,8 @@ def tuned_ledger(
     }  # fmt: skip
     arms = [
         {"label": label, "text": label, "kind": "rule", "name": label.partition("(")[0],
-         "values": {} if label in SPACES else {"lr": 0.001}, "schedule": None, "source": "",
-         "space": SPACES[label].spec() if label in SPACES else None}
+         "values": {} if label in spaces else {"lr": 0.001}, "schedule": None, "source": "",
+         "space": spaces[label].spec() if label in spaces else None}
         for label in labels
     ]  # fmt: skip
     meta = {
@@ -79,9 +81,9 @@ def tuned_ledger(
         "command": "steepest race mnist-mlp --arms adamw 'sgd(lr=1e-3..1e-1)' --budget quick",
         "environment": {"steepest": "0.1.0", "torch": "2.13.0", "cores": 2, "threads": 2},
         "fingerprint": {"train": "0f" * 32}, "task_spec": "mnist-mlp",
-        "spaces": {label: [space.spec()] for label, space in SPACES.items()},
+        "spaces": {label: [space.spec()] for label, space in spaces.items()},
     }  # fmt: skip
-    rows = list(_trials(labels, trials, defaults=defaults))
+    rows = list(_trials(labels, spaces, trials, defaults=defaults))
     runs = [
         PlannedRun(f"a{t.arm_id}-t{t.number}-s{seed}", t.trial_id, "tuning", seed, steps)
         for seed in finals
@@ -100,7 +102,7 @@ def tuned_ledger(
         if stage == "tuning":
             return Result(folder)
         chosen = {}
-        for arm_id in range(len(SPACES)):
+        for arm_id in range(len(spaces)):
             of_arm = {k: v for k, v in scores.items() if by_id[k].arm_id == arm_id}
             chosen[arm_id] = max(of_arm, key=lambda k: float(np.nan_to_num(np.mean(of_arm[k]))))
         last = [
@@ -117,7 +119,7 @@ def tuned_ledger(
                 arm_id,
                 trial_id,
                 float(np.mean(scores[trial_id])),
-                tuple(map(str, SPACES[labels[arm_id]].edges(by_id[trial_id].values))),
+                tuple(map(str, spaces[labels[arm_id]].edges(by_id[trial_id].values))),
             )
             for arm_id, trial_id in chosen.items()
         )
@@ -129,14 +131,16 @@ def tuned_ledger(
     return Result(folder)
 
 
-def _trials(labels: list[str], trials: int, *, defaults: bool) -> Iterable[PlannedTrial]:
+def _trials(
+    labels: list[str], spaces: Mapping[str, Space], trials: int, *, defaults: bool
+) -> Iterable[PlannedTrial]:
     number = 0
     for arm_id, label in enumerate(labels):
-        if label not in SPACES:
+        if label not in spaces:
             yield PlannedTrial(number, arm_id, 0, "fixed", 0, None, {"lr": 0.001})
             number += 1
             continue
-        space = SPACES[label]
+        space = spaces[label]
         for i, values in enumerate(propose(space, method="sobol", trials=trials, seed=0)):
             point = tuple(space.position(values).tolist())
             yield PlannedTrial(number, arm_id, i, "candidate", 0, point, values)

@@ -1,5 +1,6 @@
 """A checkpoint comes back bit by bit, appears whole or not at all, and says when it is damaged."""
 
+import json
 import math
 import os
 
@@ -135,3 +136,13 @@ def test_a_failed_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
 def test_an_unwritable_folder_is_named(tmp_path):
     with pytest.raises(LedgerError, match=r"cannot write the checkpoint .*No such file"):
         save(tmp_path / "nowhere" / "c.safetensors", example())
+
+
+def test_the_memory_layout_of_a_tensor_survives():
+    tensors = {}
+    turned = torch.arange(6.0).view(2, 3).t()
+    packed = json.loads(json.dumps(pack([turned, torch.ones(3, 1).expand(3, 2)], "x", tensors)))
+    back, expanded = unpack(packed, tensors)
+    assert torch.equal(back, turned)
+    assert back.stride() == turned.stride() == (1, 3)
+    assert torch.equal(expanded, torch.ones(3, 2))

@@ -12,8 +12,10 @@ from rich.markup import escape
 from steepest import __version__
 from steepest.cli import (
     audit,
+    average,
     bench,
     diagnose,
+    ensemble,
     race,
     recipe,
     report,
@@ -23,6 +25,7 @@ from steepest.cli import (
     search,
     sweep,
     tasks,
+    transfer,
 )
 from steepest.cli.words import SpreadArms
 from steepest.errors import SteepestError
@@ -61,6 +64,9 @@ app.command("report")(report.report)
 app.command("recipe")(recipe.recipe)
 app.command("diagnose")(diagnose.diagnose)
 app.command("sweep")(sweep.sweep)
+app.command("average")(average.average)
+app.command("ensemble")(ensemble.ensemble)
+app.command("transfer")(transfer.transfer)
 app.command("audit")(audit.audit)
 app.command("tasks")(tasks.tasks)
 app.command("rules")(rules.rules)

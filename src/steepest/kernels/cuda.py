@@ -23,8 +23,9 @@ from typing import Any
 
 import torch
 
-from steepest.kernels import cache
-from steepest.kernels.symbols import COMPARISONS, Node, ordered
+from steepest.kernels import cache, cuda_rows
+from steepest.kernels.cuda_text import LINES, line_values, statements
+from steepest.kernels.symbols import Node, ordered
 from steepest.kernels.trace import Program
 from steepest.kernels.unavailable import KernelUnavailable
 
@@ -79,9 +80,6 @@ def rounded(x, noise):
 
 """
 
-_INFIX = {"add": "+", "sub": "-", "mul": "*", "lt": "<", "le": "<=", "gt": ">"}
-_INFIX |= {"ge": ">=", "eq": "==", "ne": "!="}
-
 
 @dataclass(frozen=True)
 class Kernel:
@@ -94,6 +92,9 @@ class Kernel:
         passes: Pairs of functions to call before ``elements``: sums of rows, numbers of tensors.
             After the first ``program.early`` of them the sums over all tensors are known.
         source: Their text.
+        lines: For rules that have numbers of rows and columns: what follows each pass, and last
+            what is done when all elements have been. Each is to be called once per ``matrix``,
+            ``row`` or ``column``, which is told beside it.
     """
 
     program: Program
@@ -101,50 +102,7 @@ class Kernel:
     scalars: Any
     passes: tuple[tuple[Any, Any], ...]
     source: str
-
-
-def _text(op: str, args: Sequence[str], real: str) -> str:
-    if op in _INFIX:
-        return f"{args[0]} {_INFIX[op]} {args[1]}"
-    if op == "div":  # correctly rounded also in float32, where `/` is not
-        return f"{args[0]} / {args[1]}" if real == "float64" else f"tl.div_rn({args[0]}, {args[1]})"
-    if op == "sqrt":
-        return f"tl.sqrt({args[0]})" if real == "float64" else f"tl.sqrt_rn({args[0]})"
-    if op == "neg":
-        return f"-{args[0]}"
-    if op == "pow":
-        return f"tl.exp({args[1]} * tl.log({args[0]}))"
-    if op == "sign":
-        signs = f"tl.where({args[0]} > 0, 1.0, tl.where({args[0]} < 0, -1.0, {args[0]}))"
-        return f"{signs}.to(tl.{real})"
-    if op in ("maximum", "minimum"):
-        return f"tl.{op}({args[0]}, {args[1]}, propagate_nan=tl.PropagateNan.ALL)"
-    return f"tl.{op}({', '.join(args)})"  # abs, exp, log, where
-
-
-def _statements(
-    roots: Sequence[Node], names: dict[Node, str], real: str, *, elements: bool
-) -> Iterator[str]:
-    """What the roots need, one line per node; fills in the nodes' names."""
-    for count, node in enumerate(ordered(roots, known=frozenset(names))):
-        if node in names or (elements and not node.per_element and node.op != "const"):
-            continue
-        if node.op == "const":
-            # as a tensor: two Python numbers would be combined at compile time, in float64
-            names[node] = f"v{count}"
-            yield f"v{count} = tl.full((), {_literal(node.value)}, tl.{real})"
-            continue
-        args = [names[a] for a in node.args]
-        if node.op == "where" and node.args[0].op not in COMPARISONS:
-            args[0] = f"{args[0]} != 0"
-        if node.op == "where" and elements and not node.args[0].per_element:
-            args[0] = f"{names[node.args[0]]} != 0"
-        names[node] = f"v{count}"
-        yield f"v{count} = {_text(node.op, args, real)}"
-
-
-def _literal(value: float) -> str:
-    return repr(value) if abs(value) < float("inf") else f'float("{value}")'
+    lines: tuple[tuple[tuple[str, Any], ...], ...] = ()
 
 
 def _loads(
@@ -180,6 +138,10 @@ def _loads(
             head.append(f"        w{i} = tl.load(own + tensor * WIDTH + {i}).to(tl.{real})")
     head.append("        at = offset + tl.arange(0, BLOCK)")
     head.append("        inside = tl.arange(0, BLOCK) < length")
+    if program.view != "none":
+        more, small = line_values(program, real, stage=stage)
+        names |= small
+        head += [f"        {text}" for text in more]
     pointers = {"p": ("tl.load(params + tensor)", kind), "g": ("address", kind)}
     for i, slot in enumerate(program.element_slots):
         pointers[f"s_{slot}"] = (f"tl.load(slots + {i} * n + tensor)", slot_kind)
@@ -204,12 +166,14 @@ def _element_kernel(
 ) -> Iterator[str]:
     yield "@triton.jit"
     yield "def elements(rows, params, grads, slots, scalar_row, scalars, own, keys, n,"
+    if program.view != "none":
+        yield f"             {LINES}"
     yield "             COLUMNS: tl.constexpr, WIDTH: tl.constexpr, ALIGN: tl.constexpr,"
     yield "             BLOCK: tl.constexpr):"
     head, names = _loads(program, real, kind, slot_kind, stage=sys.maxsize)
     yield from head
     names = _with_inputs(names, program.element_roots)
-    for line in _statements(program.element_roots, names, real, elements=True):
+    for line in statements(program.element_roots, names, real, elements=True):
         yield f"        {line}"
     stored = [("p", f"x_p + {names[program.step]}", kind)]
     for slot in program.element_slots:
@@ -245,13 +209,15 @@ def _reduction_kernels(
     totals = program.totals if index + 1 == program.early else ()
     yield "@triton.jit"
     yield f"def reduce_{index}(rows, params, grads, slots, scalar_row, scalars, own, partial, n,"
+    if program.view != "none":
+        yield f"             {LINES}"
     yield "             COLUMNS: tl.constexpr, WIDTH: tl.constexpr, ALIGN: tl.constexpr,"
     yield "             BLOCK: tl.constexpr):"
     head, names = _loads(program, real, kind, slot_kind, stage=one.stage - 1)
     yield from head
     summed = [node.args[0] for node in one.sums]
     names = _with_inputs(names, summed)
-    for line in _statements(summed, names, real, elements=True):
+    for line in statements(summed, names, real, elements=True):
         yield f"        {line}"
     for i, node in enumerate(summed):
         wide = f"tl.where(inside, {names[node]}, 0.0).to(tl.float64)"
@@ -260,11 +226,12 @@ def _reduction_kernels(
     yield ""
     yield "@triton.jit"
     yield f"def numbers_{index}(grads, first_row, sizes, scalar_row, scalars, own, partial, shares,"
+    if program.view != "none":
+        yield "             geometry,"
     yield "             COLUMNS: tl.constexpr, WIDTH: tl.constexpr, SPAN: tl.constexpr):"
     yield "    tensor = tl.program_id(0).to(tl.int64)"
     yield "    here = tl.load(grads + tensor) != 0"
     yield "    line = scalars + tl.load(scalar_row + tensor) * COLUMNS"
-    yield "    size = tl.load(sizes + tensor).to(tl.float64)"
     yield "    first = tl.load(first_row + tensor)"
     yield "    end = tl.load(first_row + tensor + 1)"
     for i in range(width):
@@ -287,9 +254,10 @@ def _reduction_kernels(
         names[node] = f"a{i}"
         yield f"    a{i} = tl.reduce(sum_{i}, 0, add)"
     for node in ordered((*one.columns, *totals), known=frozenset(names)):
-        if node.op == "size":
-            names[node] = "size"
-    for line in _statements((*one.columns, *totals), names, "float64", elements=False):
+        if node.op in cuda_rows.FACTS:
+            names[node] = f"n_{node.op}"
+            yield f"    n_{node.op} = {cuda_rows.FACTS[node.op]}"
+    for line in statements((*one.columns, *totals), names, "float64", elements=False):
         yield f"    {line}"
     for node in (*one.sums, *one.columns):
         yield f"    tl.store(own + tensor * WIDTH + {own[node]}, ({names[node]}).to(tl.float64))"
@@ -341,7 +309,7 @@ def _scalar_kernel(program: Program, *, noisy: bool) -> Iterator[str]:
         if node.op == "total":
             names[node] = f"z_{node.value:.0f}"
             yield f"    z_{node.value:.0f} = tl.load(totals + {node.value:.0f})"
-    for line in _statements(program.scalar_roots, names, "float64", elements=False):
+    for line in statements(program.scalar_roots, names, "float64", elements=False):
         yield f"    {line}"
     for at, node in enumerate(program.columns):
         yield f"    tl.store(table + tensor * COLUMNS + {at + 1}, ({names[node]}).to(tl.float64))"
@@ -370,6 +338,8 @@ def source(
     for index in range(len(program.passes)):
         kinds = (real, DTYPES[dtype], DTYPES[slot_dtype])
         lines += ["", *_reduction_kernels(program, index, *kinds), ""]
+    if program.view != "none":
+        lines += cuda_rows.kernels(program, real, DTYPES[dtype], DTYPES[slot_dtype])
     return _HEAD + (_NOISE if noisy else "") + "\n".join(lines)
 
 
@@ -396,7 +366,11 @@ def build(
             (getattr(module, f"reduce_{i}"), getattr(module, f"numbers_{i}"))
             for i in range(len(program.passes))
         )
-        _BUILT[key] = Kernel(program, module.elements, module.scalars, passes, text)
+        after = tuple(
+            tuple((extent, getattr(module, name)) for extent, name in names)
+            for names in cuda_rows.names(program)
+        )
+        _BUILT[key] = Kernel(program, module.elements, module.scalars, passes, text, after)
     return _BUILT[key]
 
 

@@ -42,6 +42,8 @@ class DeviceLaunch(Launch):
     """Blocks that one Triton kernel does in one launch."""
 
     kernel: cuda.Kernel
+    _extra: tuple[Tensor, ...] = ()
+    """What the kernels are handed beside; the first is the shapes."""
 
     def __init__(self, blocks: Sequence[Block], program: Program, kernel: cuda.Kernel) -> None:
         self.on_device = any(map(counts_on_device, blocks))
@@ -249,7 +251,7 @@ class DeviceLaunch(Launch):
         stop: int | None = None,
     ) -> None:
         """Some of the reduction passes."""
-        passes = self.kernel.passes[start:stop]
+        passes = list(enumerate(self.kernel.passes))[start:stop]
         if not passes:
             return
         sizes = {"COLUMNS": self._columns, "WIDTH": self._width}
@@ -257,12 +259,25 @@ class DeviceLaunch(Launch):
         tables = (self._rows_there, self._params_there, grads, self._slots_there)
         numbers = (scalar_row, scalars, self._own, self._partial)
         with self._context():
-            for reduce, follow in passes:
+            for index, (reduce, follow) in passes:
                 if self._count:
-                    reduce[(self._count,)](*tables, *numbers, self.n, **sizes, **shape)
+                    reduce[(self._count,)](
+                        *tables, *numbers, self.n, *self._extra, **sizes, **shape
+                    )
                 follow[(self.n,)](
-                    grads, self._first_row, self._sizes, *numbers, self._shares, **sizes, SPAN=_SPAN
+                    grads,
+                    self._first_row,
+                    self._sizes,
+                    *numbers,
+                    self._shares,
+                    *self._extra[:1],
+                    **sizes,
+                    SPAN=_SPAN,
                 )
+                self._after_pass(index, (grads, scalar_row, scalars))
+
+    def _after_pass(self, index: int, tables: tuple[Tensor, Tensor, Tensor]) -> None:
+        """What follows a reduction pass beside the numbers of tensors."""
 
     def _elements(self, grads: Tensor, scalar_row: Tensor, scalars: Tensor) -> None:
         if not self._count:
@@ -276,6 +291,7 @@ class DeviceLaunch(Launch):
                 self._own,
                 self._keys,
                 self.n,
+                *self._extra,
                 COLUMNS=self._columns,
                 WIDTH=self._width,
                 **self._shape(),

@@ -15,6 +15,7 @@ from torch import Tensor
 from steepest.errors import UnsupportedError
 from steepest.kernels import Block, cpu, cuda, shards, walk
 from steepest.kernels.device import DeviceLaunch, counts_on_device
+from steepest.kernels.device_lines import DeviceLinesLaunch
 from steepest.kernels.lines import LinesLaunch, why_no_lines
 from steepest.kernels.reducing import ReducingLaunch
 from steepest.kernels.symbols import Untraceable
@@ -50,7 +51,8 @@ class Work:
             noisy = first.noise is not None
             if _takes_triton(first, self.triton):
                 triton_kernel = cuda.build(program, *_dtypes(first), noisy=noisy)
-                launch = DeviceLaunch(alike_blocks, program, triton_kernel)
+                there = DeviceLinesLaunch if program.view != "none" else DeviceLaunch
+                launch = there(alike_blocks, program, triton_kernel)
             else:
                 reducing = LinesLaunch if program.view != "none" else ReducingLaunch
                 kind = reducing if program.passes else Launch
@@ -244,8 +246,6 @@ class Kernels:
         try:
             program = trace(block.rule, _fixed(block))
             if program.view != "none":
-                if _takes_triton(block, self.triton):
-                    return f"for the rows and columns of {block.rule.name} there is no Triton yet"
                 reasons = (why_no_lines(p, program.view) for p in block.params)
                 reason = next(filter(None, reasons), None)
                 if reason is not None:

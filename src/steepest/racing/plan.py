@@ -246,12 +246,23 @@ def _rehearse(task: Task, arms: Sequence[Arm], *, batch_size: int | None, device
     for arm in arms:
         try:
             run(arm.middle().factory(), arm.schedule)
-        except Exception as error:  # a stranger's constructor, on the task's own parameters
+            if arm.kind != "rule":  # a stranger's step may want what no constructor asks for
+                run(arm.middle().factory(), None).advance(1)
+        except Exception as error:  # a stranger's code, on the task's own parameters
             named = "" if isinstance(error, SteepestError) else f"{type(error).__name__}: "
             raise InputError(
                 f"the arm '{arm.label}' does not fit task '{task.name}': {named}{error}"
+                f"{_cuda_only(error, device)}"
             ) from error
     return per_epoch
+
+
+def _cuda_only(error: BaseException, device: str) -> str:
+    """What to do about an optimizer that has no kernel for the CPU, as those of bitsandbytes."""
+    lacking = isinstance(error, NotImplementedError) or "cuda" in str(error).lower()
+    if not lacking or not device.startswith("cpu"):
+        return ""
+    return "; it seems to run on CUDA only: say --device cuda (device='cuda'), or leave it out"
 
 
 def _read_target(target: str | float | None, task: Task) -> Measure | None:

@@ -130,11 +130,10 @@ def _warmed_up(task: Task, arm: Arm, spec: RaceSpec) -> _Clocked:
     if not len(chunk.loss) or chunk.diverged_at is not None:
         raise ArithmeticError("its loss is not finite even with a tiny learning rate")
     steps = max(1, min(10_000, int(_BLOCK * len(chunk.loss) / chunk.seconds)))
-    try:
+    updates = 0  # where it asks for the loss again, there is no update without the model
+    if not run.asks_again:
         one = _update_seconds(run, 2) / 2
         updates = max(2, min(10_000, int(_BLOCK / 4 / one)))
-    except TypeError:  # it wants a closure: there is no update without the model
-        updates = 0
     return _Clocked(run, peak, steps, updates)
 
 

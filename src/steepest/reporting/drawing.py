@@ -28,6 +28,7 @@ __all__ = [
     "line",
     "name_rows",
     "plain",
+    "points_per_line",
     "shorten",
     "thin",
 ]
@@ -44,6 +45,7 @@ FONTS = (
     '"Noto Sans CJK KR", "Apple SD Gothic Neo", "Malgun Gothic", NanumGothic, sans-serif'
 )
 POINTS = 400  # of a drawn line
+ALL_POINTS = 16_000  # of all lines of a panel; more make the page slow, and no screen shows them
 
 
 @dataclass(frozen=True)
@@ -203,12 +205,27 @@ def finite(values: Numbers) -> Numbers:
     return values[np.isfinite(values)]
 
 
+def points_per_line(lines: int) -> int:
+    """How many points each of so many lines of a panel is drawn with.
+
+    >>> points_per_line(6), points_per_line(80), points_per_line(1000)
+    (400, 200, 60)
+    """
+    return min(POINTS, max(60, ALL_POINTS // max(1, lines)))
+
+
 def add_line(
-    figure: go.Figure, curve: Curve, look: dict[str, Any], meta: dict[str, Any], name: str
+    figure: go.Figure,
+    curve: Curve,
+    look: dict[str, Any],
+    meta: dict[str, Any],
+    name: str,
+    *,
+    points: int = POINTS,
 ) -> None:
     """Draw a curve, thinned to what the eye can tell apart."""
     steps, values = curve
-    keep = thin(len(steps), POINTS)
+    keep = thin(len(steps), points)
     figure.add_scatter(
         x=steps[keep].astype(np.int32),
         y=values[keep].astype(np.float32),

@@ -19,6 +19,7 @@ from steepest.reporting.drawing import (
     axes,
     finite,
     line,
+    points_per_line,
     thin,
 )
 from steepest.reporting.facts import arm_numbers, final_runs
@@ -79,7 +80,8 @@ def training_loss(result: Result) -> Picture | None:
         tuple(panels),
         (
             f"A dot is the loss of one batch; a line is the mean of {window} batches around each "
-            f"step, for one seed. {thinned}; the averages are computed from all of them.",
+            f"step, for one seed. {thinned}; the averages are computed from all of them, and drawn "
+            f"with up to {points_per_line(len(curves)):,} points a line. The ledger has them all.",
         ),
         scale="log" if ranges["log_first"] else "linear",
         zoom=True,
@@ -113,18 +115,20 @@ def _apply_scale(figure: go.Figure, ranges: Mapping[str, Any]) -> None:
 
 def _smooth_panel(result: Result, smooth: Curves, ranges: Mapping[str, Any]) -> Panel:
     figure = axes(x="step", y="moving average of the loss")
+    points = points_per_line(len(smooth))
     for arm in result.arms:
         runs = {seed: curve for (label, seed), curve in smooth.items() if label == arm.label}
         look, meta = look_of(arm_numbers(result)[arm.label]), arm_meta(result, arm.label)
         for seed, curve in sorted(runs.items()):
             faint = line(look, width=1, alpha=0.4)
-            add_line(figure, curve, faint, meta, f"{arm.label}, seed {seed}")
+            add_line(figure, curve, faint, meta, f"{arm.label}, seed {seed}", points=points)
     for arm in result.arms:  # the means lie over all the single seeds
         runs = {seed: curve for (label, seed), curve in smooth.items() if label == arm.label}
         if len(runs) > 1:
             look, meta = look_of(arm_numbers(result)[arm.label]), arm_meta(result, arm.label)
             mean = mean_curve(list(runs.values()))
-            add_line(figure, mean, line(look, width=2.6), meta, f"{arm.label}, mean over seeds")
+            name = f"{arm.label}, mean over seeds"
+            add_line(figure, mean, line(look, width=2.6), meta, name, points=points)
     _apply_scale(figure, ranges)
     return Panel(
         "All arms: moving averages",
@@ -165,8 +169,10 @@ def _loss_panel(
             hovertemplate=f"step %{{x}}: %{{y:.4~g}}<extra>seed {seed}</extra>",
             meta=meta,
         )
+    points = points_per_line(len(smooth))
     for seed in runs:
-        add_line(figure, smooth[label, seed], line(look, width=1.5), meta, f"seed {seed}")
+        curve = smooth[label, seed]
+        add_line(figure, curve, line(look, width=1.5), meta, f"seed {seed}", points=points)
     ends = [run for run in final_runs(result, label) if run.status == "diverged"]
     for run in ends:
         _mark_end(figure, runs.get(run.seed), run.steps, run.seed)

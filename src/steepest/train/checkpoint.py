@@ -69,8 +69,9 @@ def pack(value: Any, prefix: str, tensors: dict[str, Tensor]) -> Any:
         name = prefix
         while name in tensors:
             name += "'"
-        tensors[name] = value.detach().to("cpu", copy=True).contiguous()
-        return {"tensor": name}
+        held = value.detach().to("cpu", copy=True)
+        tensors[name] = held.contiguous()
+        return {"tensor": name if held.is_contiguous() else [name, list(held.stride())]}
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, Mapping):
@@ -95,11 +96,16 @@ def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
         return packed
     ((kind, body),) = packed.items()
     if kind == "tensor":
-        return tensors[body]
+        return tensors[body] if isinstance(body, str) else _laid_out(tensors[body[0]], body[1])
     if kind == "dict":
         return {key: unpack(item, tensors) for key, item in body}
     items = [unpack(item, tensors) for item in body]
     return tuple(items) if kind == "tuple" else items
+
+
+def _laid_out(tensor: Tensor, stride: list[int]) -> Tensor:
+    """With the memory layout that it had: products of matrices depend on it in their last bits."""
+    return torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype).copy_(tensor)
 
 
 def save(path: str | Path, state: RunState) -> None:

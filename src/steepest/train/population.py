@@ -205,7 +205,7 @@ class Population:
         begin = time.perf_counter()
         # a rate or a loss beyond float32 is recorded as infinite
         with isolated(self.device), quiet(), np.errstate(over="ignore"):
-            self.steppers.switch("train")
+            self.steppers.show_trained()
             self.stacks.template.train()
             for k in range(first, first + n):
                 column = k - first
@@ -375,25 +375,21 @@ class Population:
         """Eval mode; torch's shortcut for attention in it knows no `vmap`."""
         shortcut = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
-        self.steppers.switch("eval")
         self.stacks.template.eval()
         try:
-            yield
+            with self.steppers.showing_answers():
+                yield
         finally:
             torch.backends.mha.set_fastpath_enabled(shortcut)
             self.stacks.template.train()
-            self.steppers.switch("train")
 
     def weights(self, place: int) -> dict[str, Tensor]:
         """Copies of a member's named parameters, on the CPU."""
-        self.steppers.switch("eval")
-        try:
+        with self.steppers.showing_answers():
             return {
                 name: stack[place].detach().to("cpu", copy=True)
                 for name, stack in self.stacks.params.items()
             }
-        finally:
-            self.steppers.switch("train")
 
     # ------------------------------------------------------------------ going on later
 

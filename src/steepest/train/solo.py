@@ -7,7 +7,6 @@ dropout masks, every other random number. So a run can be cut anywhere and go on
 from __future__ import annotations
 
 import copy
-import inspect
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -27,6 +26,7 @@ from steepest.train.decay import spare_decay
 from steepest.train.dropout import KEY, key_dropout, step_words
 from steepest.train.guard import Guarded, GuardRule
 from steepest.train.randomness import derive, isolated, run_key, seed_all
+from steepest.train.strangers import asks_again, show_trained, showing_answer
 from steepest.train.task import Task, build_model, hash_tensors
 
 __all__ = [
@@ -39,7 +39,6 @@ __all__ = [
     "find_device",
     "make_optimizer",
     "model_state",
-    "needs_closure",
     "rate_of",
     "restore_optimizer",
 ]
@@ -150,6 +149,7 @@ class SoloRun:
                 optimizer, [p for p in self.model.parameters() if p.requires_grad]
             )
             spare_decay(self.optimizer, task.spared(self.model.named_parameters()))
+            self.asks_again = asks_again(self.optimizer, optimizer)
         self.steps_per_epoch = self._stream.steps_per_epoch
         self._base_lr = [rate_of(group) for group in self.optimizer.param_groups]
         if schedule is not None and any(math.isnan(lr) for lr in self._base_lr):
@@ -157,7 +157,6 @@ class SoloRun:
                 f"{type(self.optimizer).__name__} has no 'lr' in its parameter groups, so a "
                 "schedule has nothing to multiply; leave the schedule out"
             )
-        self._closure = needs_closure(self.optimizer)
 
     def _first_batch(self) -> Any:
         digest = self._stream.digest
@@ -181,7 +180,7 @@ class SoloRun:
         begin = time.perf_counter()
         # a rate or a loss beyond float32 is recorded as infinite
         with isolated(self.device), np.errstate(over="ignore"):
-            self._switch("train")
+            show_trained(self.optimizer)
             self.model.train()
             for k in range(first, first + n):
                 rates[done] = self._set_rate(k)
@@ -245,7 +244,7 @@ class SoloRun:
             if self._ends(step, value):
                 return value
             torch.autograd.backward(loss)
-        if self._closure:
+        if self.asks_again:
             self._step_closure(batch, noise)
         else:
             self.optimizer.step()
@@ -292,18 +291,12 @@ class SoloRun:
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
-        self._switch("eval")
-        self.model.eval()
-        try:
-            yield
-        finally:
-            self.model.train()
-            self._switch("train")
-
-    def _switch(self, mode: str) -> None:
-        """Schedule-free optimizers keep two sets of weights and must be told which to show."""
-        if hasattr(self.optimizer, "train") and hasattr(self.optimizer, "eval"):
-            getattr(self.optimizer, mode)()
+        with showing_answer(self.optimizer):
+            self.model.eval()
+            try:
+                yield
+            finally:
+                self.model.train()
 
     def weights(self) -> dict[str, Tensor]:
         """Copies of the named parameters, on the CPU."""
@@ -437,12 +430,6 @@ def make_optimizer(
 def rate_of(group: dict[str, Any]) -> float:
     """The learning rate of a parameter group; NaN where it has none."""
     return float(group.get("lr", math.nan))
-
-
-def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether ``step`` has a closure that cannot be left out, as LBFGS has."""
-    parameters = list(inspect.signature(type(optimizer).step).parameters.values())[1:]
-    return any(p.name == "closure" and p.default is p.empty for p in parameters)
 
 
 def concatenate(parts: list[Any], *, dim: int = 0) -> Any:

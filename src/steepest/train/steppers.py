@@ -9,7 +9,8 @@ of torch or a stranger's, is a member's own and steps by itself.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -26,11 +27,11 @@ from steepest.train.solo import (
     OptimizerFactory,
     Schedule,
     make_optimizer,
-    needs_closure,
     rate_of,
     restore_optimizer,
 )
 from steepest.train.stacks import Stacks
+from steepest.train.strangers import asks_again, show_trained, showing_answer
 from steepest.train.task import Task
 
 __all__ = ["Steppers"]
@@ -88,7 +89,7 @@ class Steppers:
             seed_all(derive(seed, "optimizer"), params[0].device)
             optimizer = make_optimizer(factory, params)
             spare_decay(optimizer, task.spared(zip(stacks.trained, params, strict=True)))
-            if needs_closure(optimizer):
+            if asks_again(optimizer, factory):
                 raise UnsupportedError(
                     f"{type(optimizer).__name__} asks for the loss again within a step, which one "
                     "member cannot do alone"
@@ -156,11 +157,18 @@ class Steppers:
                 param.grad = None
         self._idle = idle
 
-    def switch(self, mode: str) -> None:
-        """Schedule-free optimizers keep two sets of weights and must be told which to show."""
+    def show_trained(self) -> None:
+        """Let the stacks be the weights that are trained."""
         for optimizer in self.launches:
-            if hasattr(optimizer, "train") and hasattr(optimizer, "eval"):
-                getattr(optimizer, mode)()
+            show_trained(optimizer)
+
+    @contextmanager
+    def showing_answers(self) -> Iterator[None]:
+        """Let the stacks be the optimizers' answers meanwhile."""
+        with ExitStack() as stack:
+            for optimizer in self.launches:
+                stack.enter_context(showing_answer(optimizer))
+            yield
 
     # ------------------------------------------------------------------ going on later
 
