@@ -140,12 +140,10 @@ class Group:
             return model.eval()
         population = self._population
         model = build_model(self.task, self.members[place].seed).to(population.device)
-        population.steppers.switch("eval")
-        saved = population.stacks.of(place)
-        with torch.no_grad():
+        with population.steppers.showing_answers(), torch.no_grad():
+            saved = population.stacks.of(place)
             for name, tensor in model_state(model):
                 tensor.copy_(saved[name])
-        population.steppers.switch("train")
         return model.eval()
 
     def state(self) -> RunState:
