@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from itertools import count
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -432,3 +433,17 @@ def test_an_unknown_engine_and_an_impossible_one_are_refused(tmp_path: Path, tas
         check_engine("populations")
     with pytest.raises(UnsupportedError, match="the task is a Python object"):
         race(tmp_path, task, "processes")
+
+
+def test_a_process_whose_race_was_killed_ends_without_a_traceback() -> None:
+    ours, there = Pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "steepest.racing.worker", str(there.fileno())],
+        pass_fds=[there.fileno()],
+        stderr=subprocess.PIPE,
+    )
+    there.close()
+    ours.send(("evaluate", ("val",)))  # it has no run yet: its answer finds nobody
+    ours.close()
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (0, b"")

@@ -84,7 +84,10 @@ def main(fd: int) -> None:
                 answer = "done", ask(*arguments)
             except Exception as error:  # noqa: BLE001  a stranger's code; the race writes it down
                 answer = "raised", (type(error).__name__, str(error).strip())
-            connection.send(answer)
+            try:
+                connection.send(answer)
+            except ConnectionError:  # the race was killed while this was being computed
+                return
 
 
 if __name__ == "__main__":
