@@ -77,6 +77,7 @@ def settings_table(result: Result) -> Table | None:
         tuple(rows),
         ("left", "left", "right", "right", "right", "left"),
         ("Lost: trials that diverged or failed with a tuning seed.",),
+        ("Trials", metric_words(tuning.metric).capitalize()),
     )
 
 

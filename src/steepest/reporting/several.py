@@ -157,6 +157,7 @@ def _aggregate_table(several: Several) -> Table | None:
         rows,
         aligned("right", "left", to=heads),
         (NOTE.format(level=level),),
+        ("Diverged", *(f"Score: {task}" for task in reversed(several.tasks))),
     )
 
 
@@ -235,6 +236,7 @@ def _pair_table(several: Several) -> Table | None:
         tuple(rows),
         ("left", "left", *aligned(to=heads[2:])),
         tuple(notes),
+        tuple(reversed(several.tasks)),
     )
 
 
@@ -256,6 +258,7 @@ def _target_table(several: Several) -> Table | None:
             for number, label in enumerate(several.arms)
         ),
         aligned("left", to=("", *several.tasks)),
+        spare=tuple(reversed(several.tasks)),
     )
 
 

@@ -155,6 +155,7 @@ def cost_table(result: Result) -> Table | None:
             "are those of training steps as the race ran them, several runs at once where the "
             "engine did so; the timing pass compares the arms on equal terms.",
         ),
+        ("Optimizer state", "Time of tuning"),
     )
 
 

@@ -76,6 +76,7 @@ class Table:
         rows: One tuple of cells per row, as long as ``columns``.
         align: Per column.
         notes: What the columns mean, where that is not plain.
+        spare: Columns that a narrow terminal leaves out, the first one first.
     """
 
     caption: str
@@ -83,6 +84,7 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     align: tuple[Align, ...]
     notes: tuple[str, ...] = field(default=())
+    spare: tuple[str, ...] = field(default=())
 
 
 def aligned(*left: Align, to: Sequence[str]) -> tuple[Align, ...]:
@@ -141,6 +143,7 @@ def pair_table(result: Result) -> Table:
         rows,
         ("left", "left", "right", "right", "right", "right", "right", "left", "right"),
         _pair_notes(result),
+        ("p (Holm)",),
     )
 
 

@@ -44,7 +44,7 @@ DROPPED = (
     *("P(A better)", "P(tuned better)", "p", "Worst seed", "Best seed", "Seeds needed", "Interval"),
     *("Epoch", "Tuning steps done", "Time of final runs", "Final steps", "Peak memory", "Lost"),
 )
-LONGEST = 22  # of an arm's name; longer ones are folded
+LONGEST = 26  # of an arm's name; longer ones are folded
 SENTENCE = 30  # a column of text that is wider is one of sentences, and is folded too
 MOST_SENTENCES = 6
 MOST_PAIRS = 15  # printed; the report has them all
@@ -129,7 +129,7 @@ def _tables(result: Result) -> list[Table]:
     if len(pairs.rows) > MOST_PAIRS:
         decided = tuple(row for row in pairs.rows if row[7].tone != "quiet")[:MOST_PAIRS]
         caption = f"{len(decided)} decided pairs of {len(pairs.rows)}; the report has all of them"
-        pairs = Table(caption, pairs.columns, decided, pairs.align)
+        pairs = Table(caption, pairs.columns, decided, pairs.align, spare=pairs.spare)
     tables = [
         ranking_table(result),
         pairs,
@@ -155,7 +155,7 @@ def _fitted(table: Table, width: int) -> Table:
         )
         for place, head in enumerate(table.columns)
     }
-    for head in DROPPED:
+    for head in (*DROPPED, *table.spare):
         if sum(needed.values()) > width:
             needed.pop(head, None)
     keep = [place for place, head in enumerate(table.columns) if head in needed]
