@@ -111,3 +111,17 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_trained(
     with pytest.raises(InputError, match=message):
         steepest.search(task, settings.pop("arm"), out=tmp_path / "s", **settings)
     assert not (tmp_path / "s").exists()
+
+
+def test_a_widened_search_is_looked_at_over_its_widest_space(tmp_path):
+    found = steepest.search(
+        make_task(), "sgd(lr=1e-5..1e-3)", trials=8, seeds=2, steps=30, widen=1, engine="solo",
+        out=tmp_path / "s",
+    )  # fmt: skip
+    assert found.tuning.rounds == 2
+    assert len(found.search.trials) == 16
+    lr = found.search.space.dimensions["lr"]
+    assert (lr.low, lr.high) == (1e-5, pytest.approx(1e-2, rel=0.01))  # by half of two decades
+    assert found.best["lr"] > 1e-3
+    assert found.search.coverage[0].points.shape == (16, 1)
+    assert found.search.importances.clear

@@ -115,6 +115,8 @@ def test_a_written_value_reads_back_as_the_same_bits(value: object) -> None:
     [
         ("cautious(adamw)(lr=0.1)", "cautious(adamw)"),
         ("clip_norm(cautious(adamw)) (max_norm=0.5) + cosine()", "clip_norm(cautious(adamw))"),
+        ("cautious(adamw)", "cautious(adamw)"),
+        ("clip_norm(cautious(adamw)) + cosine()", "clip_norm(cautious(adamw))"),
     ],
 )
 def test_rule_with_modifiers_is_a_head(text, head):
@@ -126,4 +128,13 @@ def test_arm_with_modifiers_makes_that_optimizer_and_is_read_again_from_its_text
     optimizer = arm.factory()([torch.nn.Parameter(torch.zeros(2))])
     assert optimizer.rule.name == "clip_norm(cautious(adamw))"
     assert optimizer.param_groups[0]["max_norm"] == 0.5
+    assert parse(arm.text) == arm
+
+
+def test_a_bare_rule_with_a_modifier_is_tuned_over_the_preset_of_the_rule():
+    arm, plain = parse("cautious(adamw)"), parse("adamw")
+    assert arm.space is not None
+    assert plain.space is not None
+    assert arm.space.dimensions == plain.space.dimensions
+    assert arm.schedule == plain.schedule
     assert parse(arm.text) == arm

@@ -1,4 +1,5 @@
-"""The language in which arms are written, from text to plain values; it knows no optimizer.
+"""The language in which arms are written, from text to plain values; of optimizers it knows no more
+than the names of modifiers.
 
 arm      = head [ "(" [ argument { "," argument } ] ")" ] [ "+" schedule ]
 head     = rule | package.module ":" Class | path/to/file.py ":" Class
@@ -14,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from steepest.rules import MODIFIERS
 from steepest.values import Reader
 
 __all__ = ["ArmText", "read"]
@@ -36,7 +38,10 @@ class ArmText:
 
 _HEAD = re.compile(
     r"\s*((?:[^()+{}=,]*?\.py|[A-Za-z_][\w.]*):[A-Za-z_][\w.]*"
-    r"|(?:[A-Za-z_]\w*\()+[A-Za-z_]\w*\)+(?=\s*\()|[A-Za-z_]\w*)\s*"
+    r"|(?:[A-Za-z_]\w*\()+[A-Za-z_]\w*\)+(?=\s*\()"
+    # without arguments of its own, cautious(adamw) looks like adam(amsgrad), which lacks a value
+    rf"|(?:(?:{'|'.join(MODIFIERS)})\()+[A-Za-z_]\w*\)+(?=\s*(?:\+|$))"
+    r"|[A-Za-z_]\w*)\s*"
 )
 
 
