@@ -34,8 +34,11 @@ def test_the_sentence_names_what_matters_with_its_share_and_interval(several):
     one = searched(several, "adamw")
     row = one.importances.rows[0]
     text = importance_says(one)
-    assert text.startswith(f"adamw: lr explains {100 * row.share:.0f}\xa0% of the differences")
-    assert f"(interval {100 * row.low:.0f} to {100 * row.high:.0f}\xa0%)" in text
+    interval = f"({100 * row.low:.0f} to {100 * row.high:.0f}\xa0%)"
+    assert text.startswith(
+        f"adamw: lr explains {100 * row.share:.0f}\xa0% {interval} of the differences between its "
+        "32 trials"
+    )
     assert text.endswith("weight_decay cannot be told from noise.")
 
 

@@ -1,11 +1,23 @@
 """The table of preset spaces: complete, as published, and buildable throughout."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from steepest import optim, rules, schedules
 from steepest.errors import InputError
-from steepest.tune import DEEPOBS_RATES, PRESETS, Range, preset, propose, rates_only
+from steepest.tune import (
+    BUDGETS,
+    DEEPOBS_RATES,
+    PRESETS,
+    Range,
+    preset,
+    presets_page,
+    propose,
+    rates_only,
+)
+from steepest.tune.presets_page import filled
 
 # tuning_search_space.json of AlgoPerf's paper baselines, as they stand there: (min, max), log.
 ALGOPERF = {
@@ -97,3 +109,34 @@ def test_deepobs_rates_are_five_to_a_decade():
     assert rates[0] == low
     assert rates[-1] == high
     assert rates == pytest.approx([10 ** (-5 + i / 5) for i in range(36)], rel=0.01)
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "tuning.md"
+
+
+def test_the_table_in_the_documentation_is_current():
+    text = PAGE.read_text(encoding="utf-8")
+    assert filled(text) == text, "write it again: python -m steepest.tune.presets_page"
+    for name in rules.names():
+        assert f"| `{name}` |" in text
+
+
+def test_the_page_is_written_where_it_is_asked_for(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{presets_page.BEGIN}\nold\n{presets_page.END}\nafter")
+    presets_page.main([str(page)])
+    text = page.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("\nafter")
+    assert "old" not in text
+    assert presets_page.table() in text
+    page.write_text("no marks")
+    with pytest.raises(InputError, match="no place for the table"):
+        presets_page.main([str(page)])
+
+
+def test_budgets_in_the_documentation_are_those_of_the_code():
+    text = PAGE.read_text(encoding="utf-8")
+    for name, budget in BUDGETS.items():
+        row = f"| `{name}` | {budget.trials} | {budget.tuning_seeds} | {budget.seeds} |"
+        assert row in text

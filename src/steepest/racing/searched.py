@@ -92,7 +92,8 @@ def searched(result: Result, arm: str | None = None) -> Searched:
         raise InputError(f"the arm '{arm}' was not tuned; tuned: {', '.join(result.tuned)}")
     space = Space.from_spec(result.protocol()["spaces"][arm][-1])
     trials = [t for t in result.trials if t.arm == arm and t.role == "candidate" and t.runs]
-    scores = [_score(result, trial, tuning) for trial in trials]
+    by_trial = _first_rung(result, tuning)
+    scores = [fmean(by_trial[trial.trial_id]) for trial in trials]
     points = np.array([space.position(trial.values) for trial in trials]).reshape(-1, space.dim)
     names = list(space.dimensions)
     found = importances(
@@ -117,14 +118,14 @@ def searched(result: Result, arm: str | None = None) -> Searched:
     )
 
 
-def _score(result: Result, trial: TrialRow, tuning: TuningRow) -> float:
-    """Mean over the runs of the first rung, which all trials have."""
-    values = [
-        run.metrics.get(tuning.metric, math.nan)
-        for run in result.tuning_runs
-        if run.trial == trial.trial_id and run.rung == 0
-    ]
-    return fmean(values) if values else math.nan
+def _first_rung(result: Result, tuning: TuningRow) -> dict[int, list[float]]:
+    """The validation metric of every run of the first rung, which all trials have, by trial."""
+    found: dict[int, list[float]] = {}
+    for run in result.tuning_runs:
+        if run.rung == 0:
+            value = run.metrics.get(tuning.metric, math.nan)
+            found.setdefault(run.trial, []).append(value)
+    return found
 
 
 def _coverages(

@@ -60,18 +60,20 @@ def importance_says(one: Searched) -> str:
     if found.reason:
         return f"{one.arm}: {found.reason}."
     rest = [row.name for row in found.rows if not row.clear]
-    parts = [
-        f"{row.name} explains {_percent(row.share)} of the differences between its "
-        f"{amount(found.trials, 'trial')} (interval {_span(row.low, row.high)})"
-        for row in found.clear
-    ]
-    if not parts:
+    if not found.clear:
         return (
             f"{one.arm}: nothing that was searched ({', '.join(rest)}) can be told from noise with "
             f"{amount(found.trials, 'trial')}."
         )
+    shares = [
+        f"{row.name} explains {_percent(row.share)} ({_span(row.low, row.high)})"
+        if place == 0
+        else f"{row.name} {_percent(row.share)} ({_span(row.low, row.high)})"
+        for place, row in enumerate(found.clear)
+    ]
     tail = f"; {_and(rest)} cannot be told from noise" if rest else ""
-    return f"{one.arm}: {'; '.join(parts)}{tail}."
+    trials = amount(found.trials, "trial")
+    return f"{one.arm}: {_and(shares)} of the differences between its {trials}{tail}."
 
 
 def importance_table(result: Result) -> Table | None:

@@ -59,9 +59,10 @@ _WARM_LINEAR = (
 # "Descending through a Crowded Valley", Schmidt et al., arXiv:2007.01547, table 2; the tried values
 # are in the file names of github.com/SirRob1997/Crowded-Valley---Results.
 _VALLEY = "Crowded Valley (arXiv:2007.01547)"  # learning rate log-uniform 1e-4..1
+_NARROWED = "chosen as adamw's; Crowded Valley (arXiv:2007.01547) has lr over 1e-4..1"
 _LION = "Lion (arXiv:2302.06675, section 5): AdamW's rate divided by 3 to 10, its decay times that"
 _FREE = "github.com/facebookresearch/schedule_free, README"
-_PRODIGY = "github.com/konstmish/prodigy: tune d_coef; 0.5 and 2 work as well"
+_PRODIGY = "github.com/konstmish/prodigy, README: tune d_coef; 2 or 10, 0.5 or even 0.1"
 
 
 def _like(rule: str) -> str:
@@ -130,9 +131,9 @@ PRESETS: dict[str, Preset] = {
             "beta1": (Range(0.9, 0.996), _NADAMW + _L2),
         },
     ),
-    "radam": _adaptive("radam", _like("adam")),
+    "radam": _adaptive("radam", _NARROWED),
     "adamax": _adaptive("adamax", _like("adam")),
-    "adabelief": _decoupled("adabelief", _like("adamw")),
+    "adabelief": _decoupled("adabelief", _NARROWED),
     "adopt": _preset(
         "adopt",
         {
@@ -140,7 +141,7 @@ PRESETS: dict[str, Preset] = {
             "beta1": (Range(0.5, 0.98), _like("adamw")),
             "weight_decay": (Range(5e-3, 1.0), _like("adamw")),
         },
-        {"decay": ("decoupled", "github.com/iShohei220/adopt: its decouple option")},
+        {"decay": ("decoupled", "github.com/iShohei220/adopt has it as an option")},
     ),
     "ademamix": _decoupled("ademamix", _like("adamw")),
     "adan": _preset(
@@ -264,10 +265,13 @@ PRESETS: dict[str, Preset] = {
     "prodigy": _preset(
         "prodigy",
         {
-            "d_coef": (Range(0.5, 2.0, "log"), _PRODIGY),
+            "d_coef": (Range(0.1, 10.0, "log"), _PRODIGY),
             "weight_decay": (Range(5e-3, 1.0), _like("adamw")),
         },
-        schedule=("cosine()", "github.com/konstmish/prodigy, README: cosine annealing"),
+        schedule=(
+            "cosine()",
+            "github.com/konstmish/prodigy, README: cosine, no warmup",
+        ),
     ),
     # The rate is only the size of its first step; its own rule multiplies it from then on.
     "rprop": _preset(
