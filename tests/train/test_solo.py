@@ -1,5 +1,6 @@
 """One run: the plain loop, repeatable, cut anywhere, the same start and order for every arm."""
 
+import functools
 import math
 import random
 
@@ -11,7 +12,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from steepest.errors import InputError, TaskError
+from steepest.optim import build
+from steepest.train.population import Member, Population
 from steepest.train.randomness import batch_order, derive
+from steepest.train.solo import SoloRun
+from steepest.train.task import Task
 
 
 def linear(**changes):
@@ -349,3 +354,40 @@ def test_on_a_gpu_runs_repeat_restore_and_stop_exactly():
     healthy.advance(5)
     assert run.advance(50).diverged_at == 5
     assert torch.equal(run.weights()["fc.weight"], healthy.weights()["fc.weight"])
+
+
+class Reader(nn.Module):
+    """An embedding, a matrix and a last layer: only the names say which is which."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(30, 16)
+        self.middle = nn.Linear(16, 16)
+        self.head = nn.Linear(16, 8)
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.middle(self.embedding(x).mean(1))))
+
+
+@pytest.mark.parametrize("rule", ["muon", "soap", "cautious(muon)"])
+def test_rules_for_matrices_are_told_names_alone_and_in_a_population(rule: str) -> None:
+    words = torch.randint(0, 30, (40, 5), generator=torch.Generator().manual_seed(0))
+    task = Task(
+        name="words",
+        model=Reader,
+        loss=nn.functional.cross_entropy,
+        train=(words, words[:, 0] % 8),
+        batch_size=10,
+    )
+    factory = functools.partial(build, rule, lr=0.01)
+    alone = SoloRun(task, optimizer=factory, schedule=None, seed=0, steps=8)
+    by_name = {one.name: one.rule for one in alone.optimizer.assignments}
+    outside = {by_name["embedding.weight"], by_name["head.weight"]}
+    assert rule not in outside
+    assert by_name["middle.weight"] == rule
+    population = Population(task, [Member(factory, None, 0), Member(factory, None, 1)], steps=8)
+    expected = alone.advance(4).loss
+    assert population.advance(4)[0].loss == pytest.approx(expected, rel=1e-4)
+    again = SoloRun(task, optimizer=factory, schedule=None, seed=0, steps=8)
+    again.restore(alone.state())
+    assert again.advance(4).loss.tolist() == alone.advance(4).loss.tolist()

@@ -7,9 +7,10 @@ dropout masks, every other random number. So a run can be cut anywhere and go on
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from steepest.errors import InputError, SteepestError, TaskError
+from steepest.optim.build import build, from_rule
+from steepest.optim.routing import Routed
 from steepest.train.checkpoint import RunState, pack, unpack
 from steepest.train.data import eval_batches, open_stream, tensors_of
 from steepest.train.decay import spare_decay
@@ -146,7 +149,8 @@ class SoloRun:
             self._run_key = run_key(seed)
             seed_all(derive(seed, "optimizer"), self.device)
             self.optimizer = make_optimizer(
-                optimizer, [p for p in self.model.parameters() if p.requires_grad]
+                optimizer,
+                [(name, p) for name, p in self.model.named_parameters() if p.requires_grad],
             )
             spare_decay(self.optimizer, task.spared(self.model.named_parameters()))
             self.asks_again = asks_again(self.optimizer, optimizer)
@@ -408,11 +412,15 @@ def find_device(device: str | torch.device) -> torch.device:
 
 
 def make_optimizer(
-    factory: OptimizerFactory, parameters: list[nn.Parameter]
+    factory: OptimizerFactory, named: Sequence[tuple[str, nn.Parameter]]
 ) -> torch.optim.Optimizer:
-    """The factory's optimizer for some parameters; `InputError` if it makes none."""
+    """The factory's optimizer for some parameters; `InputError` if it makes none.
+
+    Our rules for matrices are told the names, by which they know embeddings and the last layer.
+    """
+    given: Any = list(named) if _wants_names(factory) else [p for _, p in named]
     try:
-        optimizer: object = factory(parameters)
+        optimizer: object = factory(given)
     except SteepestError:
         raise
     except Exception as error:
@@ -425,6 +433,13 @@ def make_optimizer(
             f"{type(optimizer).__name__}"
         )
     return optimizer
+
+
+def _wants_names(factory: OptimizerFactory) -> bool:
+    made: Any = factory.func if isinstance(factory, functools.partial) else factory
+    if made is build and isinstance(factory, functools.partial):
+        made = from_rule(factory.args[0])
+    return isinstance(made, type) and issubclass(made, Routed)
 
 
 def rate_of(group: dict[str, Any]) -> float:

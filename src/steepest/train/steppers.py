@@ -87,8 +87,9 @@ class Steppers:
         for place, (factory, schedule, seed) in enumerate(recipes):
             params = [column[place] for column in views]
             seed_all(derive(seed, "optimizer"), params[0].device)
-            optimizer = make_optimizer(factory, params)
-            spare_decay(optimizer, task.spared(zip(stacks.trained, params, strict=True)))
+            named = list(zip(stacks.trained, params, strict=True))
+            optimizer = make_optimizer(factory, named)
+            spare_decay(optimizer, task.spared(named))
             if asks_again(optimizer, factory):
                 raise UnsupportedError(
                     f"{type(optimizer).__name__} asks for the loss again within a step, which one "
