@@ -162,3 +162,47 @@ def test_arms_that_make_no_race_are_refused(arms: object, message: str) -> None:
 def test_equal_arms_under_two_labels_are_allowed() -> None:
     a, b = resolve({"a": "torch.optim:SGD()", "b": "torch.optim:SGD()"})
     assert a.text == b.text
+
+
+def test_a_class_in_a_file_is_found_again_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(FILE)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    arm = parse("mine.py:Mine(lr=0.125)")
+    assert arm.label == "mine.py:Mine(lr=0.125)"
+    searched = parse("mine.py:Mine(lr=0.01..1)").at({"lr": 0.5})
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert restore(arm.settings()).factory()(parameter()).param_groups[0]["lr"] == 0.125
+    assert restore(searched.settings()).factory()(parameter()).param_groups[0]["lr"] == 0.5
+
+
+def test_a_bare_name_has_its_preset_space_and_schedule_unless_one_is_written() -> None:
+    from steepest.tune import preset
+
+    arm, own = parse("adamw"), parse("adamw + linear()")
+    assert arm.space == own.space == preset("adamw").space
+    assert (arm.schedule.spec(), own.schedule.spec()) == (preset("adamw").schedule, "linear()")
+    assert (arm.text, own.text) == ("adamw", "adamw + linear()")
+    assert restore(arm.settings()) == arm
+    assert arm.untuned().text == "adamw()"
+    assert own.untuned().text == "adamw() + linear()"
+    with pytest.raises(InputError, match="is searched, so it is no one optimizer"):
+        arm.factory()
+
+
+def test_a_preset_that_is_not_what_it_was_is_not_resumed_with() -> None:
+    settings = parse("adamw").settings()
+    settings["space"]["dimensions"][0]["high"] *= 2
+    with pytest.raises(LedgerError, match="planned by a steepest with another preset"):
+        restore(settings)
+
+
+def test_tuples_of_a_class_can_be_searched_in_part() -> None:
+    arm = parse("torch.optim:Adam(lr=1e-3, betas=(0.8..0.99, 0.999), eps=1e-8)")
+    assert list(arm.space.dimensions) == ["betas[0]"]
+    one = arm.at(arm.space.at([1.0]))
+    assert one.factory()(parameter()).param_groups[0]["betas"] == (0.99, 0.999)
+    assert restore(one.settings()).values == one.values
+    assert arm.untuned().values == {"lr": 1e-3, "eps": 1e-8}

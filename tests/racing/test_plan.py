@@ -180,3 +180,15 @@ def test_too_few_seeds_are_said_before_the_race_starts(
 
 def test_a_longer_race_contains_the_shorter_ones_seeds() -> None:
     assert read_seeds(5)[:3] == read_seeds(3)
+
+
+@pytest.mark.parametrize("target", ["accuracy=101", "accuracy=-0.1", "loss=-1"])
+def test_a_target_that_no_run_can_reach_is_refused(task: Task, target: str) -> None:
+    with pytest.raises(InputError, match="no run can reach the target"):
+        plan(task, [SGD], target=target)
+
+
+def test_a_target_that_looks_like_per_cent_is_asked_about(task: Task) -> None:
+    notes = plan(task, [SGD], target=98).notes
+    assert any("if it goes from 0 to 1, write accuracy=0.98" in note for note in notes)
+    assert not any("per cent" in note for note in plan(task, [SGD], target=0.98).notes)

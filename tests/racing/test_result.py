@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from scipy import stats as scipy_stats
 
 from steepest.errors import InputError, LedgerError
+from steepest.racing.ledger import Ledger
 from steepest.racing.result import Result
 from steepest.train.task import Task, build_model
 
@@ -196,3 +197,11 @@ def test_a_lost_weight_file_is_named(result: Result, tmp_path: Path) -> None:
     (tmp_path / "r" / "weights" / "a1-s1.safetensors").unlink()
     with pytest.raises(LedgerError, match=r"a1-s1\.safetensors cannot be read"):
         Result(tmp_path / "r").layer_differences()
+
+
+def test_a_ledger_that_lost_the_place_of_weights_says_so(tmp_path: Path, race: Race) -> None:
+    race(tmp_path, [SGD, ADAM])
+    with Ledger.write(tmp_path) as ledger, ledger.transaction():
+        ledger._connection.execute("DELETE FROM checkpoints WHERE run_id = 'a1-s1'")
+    with pytest.raises(LedgerError, match="knows no weights of a1-s1, although they are done"):
+        Result(tmp_path).layer_differences()

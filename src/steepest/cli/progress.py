@@ -17,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from steepest.numbers import amount
 from steepest.racing.spec import Plan
 
 __all__ = ["RaceProgress"]
@@ -81,7 +82,7 @@ class RaceProgress:
                 tuning = spec.tuning
                 self.console.print(
                     f"{escape(spec.task)}: {len(spec.tuned)} arms × {tuning.trials} trials "
-                    f"({escape(tuning.method)}) × {len(tuning.seeds)} tuning seeds, then",
+                    f"({escape(tuning.method)}) × {amount(len(tuning.seeds), 'tuning seed')}, then",
                     highlight=False,
                 )
             self.console.print(

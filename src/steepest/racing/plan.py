@@ -23,6 +23,9 @@ from steepest.train.task import Task
 
 __all__ = ["plan", "plan_again", "read_seeds"]
 
+_SHARES = ("accuracy", "acc", "precision", "recall", "f1", "auc")
+_NOT_NEGATIVE = (torch.nn.functional.cross_entropy, torch.nn.functional.mse_loss)
+
 
 def plan(
     task: Task,
@@ -288,6 +291,16 @@ def _read_target(target: str | float | None, task: Task) -> Measure | None:
         raise InputError(
             f"the target must be a number, or metric=number such as accuracy=0.98, got '{target}'"
         )
+    if name in _SHARES and higher and not 0 <= value <= 100:
+        raise InputError(
+            f"no run can reach the target {name}={value:g}: shares go from 0 to 1 (or to 100 where "
+            "they are in per cent); write for example accuracy=0.98"
+        )
+    if name == "loss" and value < 0 and task.loss in _NOT_NEGATIVE:
+        raise InputError(
+            f"no run can reach the target loss={value:g}: this loss is never negative; write a "
+            "larger one"
+        )
     if task.val is None:
         raise InputError(
             f"a target is measured on validation data, and task '{task.name}' has none here; "
@@ -306,6 +319,13 @@ def _notes(spec: RaceSpec, task: Task) -> tuple[str, ...]:
                 "The settings are chosen on the same data (with other seeds), so the numbers of "
                 "tuned arms are a little better than they would be on new data."
             )
+    aim = spec.target
+    if aim is not None and aim.metric in _SHARES and (aim.value or 0) > 1:
+        notes.append(
+            f"The target {aim.metric}={aim.value:g} can be reached only if '{aim.metric}' is in "
+            "per cent; if it goes from 0 to 1, write "
+            f"{aim.metric}={(aim.value or 0) / 100:g}."
+        )
     given = [arm.label for arm in spec.arms if arm.space is None]
     if spec.tuning is not None and given:
         notes.append(
