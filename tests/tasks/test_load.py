@@ -37,8 +37,8 @@ def write(tmp_path):
 
 
 def test_names_and_descriptions():
-    assert tasks.names()[:3] == ("mnist", "mnist-logreg", "mnist-mlp")
-    for name in tasks.names()[:3]:
+    assert tasks.names() == ("images", "mnist", "mnist-logreg", "mnist-mlp", "text")
+    for name in tasks.names()[1:4]:
         assert tasks.describe(name).startswith("MNIST with ")
     assert tasks.describe("text").startswith("Texts with a label each")
 

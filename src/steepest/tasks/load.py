@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from steepest.errors import InputError, SteepestError, TaskError, unknown_name
 from steepest.tasks import options
+from steepest.tasks.images.make import images
 from steepest.tasks.mnist import mnist, mnist_logreg, mnist_mlp
 from steepest.tasks.text.make import text
 from steepest.train.task import Task
@@ -22,6 +23,7 @@ from steepest.train.task import Task
 __all__ = ["absolute", "describe", "load", "names", "options_by_task", "with_options"]
 
 _READY_MADE: Mapping[str, Callable[..., Task]] = {
+    "images": images,
     "mnist": mnist,
     "mnist-mlp": mnist_mlp,
     "mnist-logreg": mnist_logreg,
@@ -34,7 +36,7 @@ def names() -> tuple[str, ...]:
     """The names of the ready-made tasks.
 
     >>> names()
-    ('mnist', 'mnist-logreg', 'mnist-mlp', 'text')
+    ('images', 'mnist', 'mnist-logreg', 'mnist-mlp', 'text')
     """
     return tuple(sorted(_READY_MADE))
 

@@ -6,13 +6,19 @@ K    classes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["accuracy", "class_loss", "macro_f1"]
+__all__ = ["ClassWeights", "accuracy", "class_loss", "judged", "macro_f1", "name_part", "sizes"]
+
+ClassWeights = Literal["auto", "equal", "balanced"]
+Scores = Mapping[str, Callable[[Tensor, Tensor], float]]
+
+_UNBALANCED = 2.0  # largest class over smallest, from which classes are weighted
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> float:
@@ -73,3 +79,48 @@ def class_loss(counts: Sequence[int] | None) -> Callable[[Tensor, Tensor], Tenso
         return F.cross_entropy
     total = sum(counts)
     return _Weighted([total / (len(counts) * n) for n in counts])
+
+
+def judged(
+    counts: Mapping[int, int], classes: Sequence[str], weights: ClassWeights
+) -> tuple[Callable[[Tensor, Tensor], Tensor], Scores, tuple[str, ...]]:
+    """The loss, the metrics (the first decides) and a note, by how unequal the classes are.
+
+    Args:
+        counts: Training examples by class.
+        classes: Their names.
+        weights: What was asked for.
+    """
+    weighted = weights == "balanced" or (
+        weights == "auto" and max(counts.values()) > _UNBALANCED * min(counts.values())
+    )
+    if not weighted:
+        return class_loss(None), {"accuracy": accuracy, "macro_f1": macro_f1}, ()
+    note = (
+        f"classes are of unequal size ({sizes(counts, classes)} to train): the loss weights them "
+        "equally, and macro-F1 decides"
+    )
+    loss = class_loss([counts[k] for k in range(len(classes))])
+    return loss, {"macro_f1": macro_f1, "accuracy": accuracy}, (note,)
+
+
+def sizes(counts: Mapping[int, int], classes: Sequence[str]) -> str:
+    """Classes with their sizes; of many classes the largest and the smallest.
+
+    >>> sizes({0: 700, 1: 1300}, ["ham", "spam"])
+    'ham 700, spam 1,300'
+    """
+    if len(classes) <= 6:
+        return ", ".join(f"{name} {counts[k]:,}" for k, name in enumerate(classes))
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    (most, many), (least, few) = ordered[0], ordered[-1]
+    return f"{len(ordered)} classes from {classes[most]} {many:,} to {classes[least]} {few:,}"
+
+
+def name_part(name: str) -> str:
+    """A file's name as part of a task's, which names folders.
+
+    >>> name_part("my ads (2)")
+    'my-ads--2-'
+    """
+    return "".join(c if c.isalnum() or c in "-_" else "-" for c in name) or "data"

@@ -52,7 +52,7 @@ def split(
         labels: Number of its class.
         names: Of the classes, for messages.
         val: Share of the validation data, between 0 and 1.
-        test: Share of the test data.
+        test: Share of the test data; 0 where they are published apart.
         seed: Another one splits otherwise.
 
     Raises:
@@ -64,7 +64,7 @@ def split(
     (6, 2, 2)
     """
     for name, share in (("val", val), ("test", test)):
-        if not 0 < share < 1:
+        if not 0 < share < 1 and (name, share) != ("test", 0):
             raise InputError(f"{name} must be a share between 0 and 1, got {share:g}")
     if val + test >= 0.95:
         raise InputError(f"val={val:g} and test={test:g} leave too little to train on")
@@ -105,6 +105,8 @@ def _deal(
     at = 0
     for name, share, least_left in (("test", test, 2), ("val", val, 1)):
         wanted, got = round(share * total), 0
+        if share == 0:
+            continue
         while at < len(heaps) - least_left and (got == 0 or got < wanted):
             parts[name] += heaps[at][1]
             got += len(heaps[at][1])

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from steepest.errors import TaskError
 from steepest.train.randomness import mix
 
-__all__ = ["KEY", "KeyedDropout", "key_dropout", "step_words"]
+__all__ = ["KEY", "Keyed", "KeyedDropout", "key_dropout", "step_words"]
 
 KEY = "steepest_key"
 """The buffer's name: not in any ``state_dict``, and left out of hashes and checkpoints."""
@@ -74,16 +74,63 @@ class Counter:
         return start
 
 
-class KeyedDropout(nn.Module):
+class Keyed(nn.Module):
+    """A layer whose chance is a function of (seed, step, element): base of dropout, augmentation.
+
+    Attributes:
+        starts: Where in the count its calls of this forward pass began.
+    """
+
+    steepest_key: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counter = Counter()
+        self.starts: list[int] = []
+        self.register_buffer(KEY, torch.zeros(2, dtype=torch.int32), persistent=False)
+
+    def share(self, key: Tensor, counter: Counter) -> None:
+        """Draw by the key and in the count of a whole model."""
+        self.counter = counter
+        self.steepest_key = key
+
+    def draw(self, n: int, device: torch.device) -> Tensor:
+        """So many fresh int32 numbers, uniform in their high bits."""
+        if n >= 2**31:
+            raise TaskError(f"{n} random numbers at once; steepest counts up to 2**31 - 1")
+        start = self._start(n)
+        lap, start = start >> 32, (start & _LAP) - 2**31
+        first, second = self.steepest_key.unbind(0)
+        # Three multiplications with the second key word in between; who compares reads the
+        # high bits, so the last xor-shift of `mix` is not needed. In place once the key is in,
+        # because every pass over the elements costs a read and a write.
+        x = torch.arange(start, start + n, dtype=torch.int32, device=device) ^ first
+        x.mul_(0x2C1B3C6D)
+        x.bitwise_xor_((x >> 16).bitwise_and_(0xFFFF)).add_(second, alpha=2 * lap + 1)
+        x.mul_(0x297A2D39)
+        return x.bitwise_xor_((x >> 15).bitwise_and_(0x1FFFF)).mul_(0x21F0AAAD)
+
+    def _start(self, n: int) -> int:
+        """Where this call's decisions begin; a recomputation in the backward pass repeats them."""
+        if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
+            if len(self.starts) != 1:
+                raise TaskError(
+                    f"a layer that draws ({self}) runs {len(self.starts)} times per forward pass "
+                    "under activation checkpointing, so what to recompute is ambiguous; use one "
+                    "module per call"
+                )
+            return self.starts[0]
+        self.starts.append(self.counter.take(n))
+        return self.starts[-1]
+
+
+class KeyedDropout(Keyed):
     """What stands in for a dropout layer of torch, with the same meaning in train and eval mode.
 
     Attributes:
         p: Probability of dropping.
         kind: Which of torch's six dropout layers it stands in for.
-        starts: Where in the count its calls of this forward pass began.
     """
-
-    steepest_key: Tensor
 
     def __init__(
         self, p: float, *, kind: str, key: Tensor, counter: Counter, inplace: bool = False
@@ -92,9 +139,7 @@ class KeyedDropout(nn.Module):
         self.p = float(p)
         self.kind = kind
         self.inplace = inplace
-        self.counter = counter
-        self.starts: list[int] = []
-        self.register_buffer(KEY, key, persistent=False)
+        self.share(key, counter)
 
     def extra_repr(self) -> str:
         """As torch prints it, and which kind it is."""
@@ -133,35 +178,8 @@ class KeyedDropout(nn.Module):
         return shape[:lead] + [1] * spatial
 
     def _keep(self, shape: list[int], device: torch.device) -> Tensor:
-        n = math.prod(shape)
-        if n >= 2**31:
-            raise TaskError(f"dropout over {n} elements at once; steepest counts up to 2**31 - 1")
-        start = self._start(n)
-        lap, start = start >> 32, (start & _LAP) - 2**31
-        first, second = self.steepest_key.unbind(0)
-        # Three multiplications with the second key word in between; the comparison reads the
-        # high bits, so the last xor-shift of `mix` is not needed. In place once the key is in,
-        # because every pass over the elements costs a read and a write.
-        x = torch.arange(start, start + n, dtype=torch.int32, device=device) ^ first
-        x.mul_(0x2C1B3C6D)
-        x.bitwise_xor_((x >> 16).bitwise_and_(0xFFFF)).add_(second, alpha=2 * lap + 1)
-        x.mul_(0x297A2D39)
-        x.bitwise_xor_((x >> 15).bitwise_and_(0x1FFFF)).mul_(0x21F0AAAD)
         threshold = min(round(self.p * 2**32), 2**32 - 1) - 2**31
-        return (x >= threshold).view(shape)
-
-    def _start(self, n: int) -> int:
-        """Where this call's decisions begin; a recomputation in the backward pass repeats them."""
-        if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
-            if len(self.starts) != 1:
-                raise TaskError(
-                    f"a dropout layer (p={self.p}) runs {len(self.starts)} times per forward pass "
-                    "under activation checkpointing, so the mask to recompute is ambiguous; use "
-                    "one dropout module per call"
-                )
-            return self.starts[0]
-        self.starts.append(self.counter.take(n))
-        return self.starts[-1]
+        return (self.draw(math.prod(shape), device) >= threshold).view(shape)
 
     def _alpha(self, x: Tensor, keep: Tensor) -> Tensor:
         """Keep mean and variance of a self-normalising network (arXiv:1706.02515, section 3)."""
@@ -177,7 +195,7 @@ class KeyedDropout(nn.Module):
 class _Restart:
     """The hook before a forward pass; an object, so that a deep copy of the model has its own."""
 
-    def __init__(self, counter: Counter, layers: list[KeyedDropout]) -> None:
+    def __init__(self, counter: Counter, layers: list[Keyed]) -> None:
         self.counter = counter
         self.layers = layers
 
@@ -189,6 +207,8 @@ class _Restart:
 
 def key_dropout(model: nn.Module) -> Tensor | None:
     """Replace torch's dropout layers inside ``model`` by keyed ones, in place.
+
+    Layers that are `Keyed` already get the model's key too.
 
     Only exact classes are replaced: a subclass may mean something else, and draws from the
     global generator, which engines seed per step. The names of parameters and the keys of
@@ -215,13 +235,14 @@ def key_dropout(model: nn.Module) -> Tensor | None:
             if child is None or kind is None:
                 continue
             if id(child) not in replaced:
-                layer = cast("nn.Dropout", child)
-                new = KeyedDropout(
-                    layer.p, kind=kind, key=key, counter=counter, inplace=layer.inplace
-                )
+                old = cast("nn.Dropout", child)
+                new = KeyedDropout(old.p, kind=kind, key=key, counter=counter, inplace=old.inplace)
                 replaced[id(child)] = new.train(child.training)
             parent._modules[name] = replaced[id(child)]
-    if not replaced:
+    drawing: list[Keyed] = [m for m in model.modules() if isinstance(m, Keyed)]
+    if not drawing:
         return None
-    model.register_forward_pre_hook(_Restart(counter, list(replaced.values())))
+    for layer in drawing:
+        layer.share(key, counter)
+    model.register_forward_pre_hook(_Restart(counter, drawing))
     return key

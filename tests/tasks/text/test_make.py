@@ -106,7 +106,7 @@ def test_unequal_classes_are_weighted_and_judged_by_macro_f1(tmp_path):
     path = write_csv(tmp_path / "a.csv", [("text", "label"), *rows])
     task = load(path)
     assert task.primary == ("macro_f1", True)
-    assert any("unequal size (ham 120, spam 24)" in note for note in task.notes)
+    assert any("unequal size (ham 84, spam 17 to train)" in note for note in task.notes)
     y = task.train.targets
     scores = torch.zeros(len(y), 2)
     assert task.loss(scores, y).item() == pytest.approx(np.log(2), rel=1e-5)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from steepest.errors import InputError
 from steepest.numbers import amount
-from steepest.tasks.scores import accuracy, class_loss, macro_f1
+from steepest.tasks.scores import ClassWeights, judged, name_part, sizes
 from steepest.tasks.splitting import Splits, split
 from steepest.tasks.text import pretrained
 from steepest.tasks.text.columns import EmptyCells, Labelled, choose_columns, labelled
@@ -28,7 +28,6 @@ from steepest.train.task import Task
 
 __all__ = ["text"]
 
-_UNBALANCED = 2.0  # largest class over smallest, from which classes are weighted
 _CUT = 0.01  # share of texts that are cut, from which it is said
 
 
@@ -45,7 +44,7 @@ def text(
     test: float = 0.2,
     split_seed: int = 0,
     empty_cells: EmptyCells = "refuse",
-    class_weights: Literal["auto", "equal", "balanced"] = "auto",
+    class_weights: ClassWeights = "auto",
     decay_all: bool = False,
     limit_mb: int = 100,
     train_on: Literal["train", "all"] = "train",
@@ -96,31 +95,23 @@ def text(
         )
     notes += [*more, *([uncached] if uncached else [])]
     counts = Counter(found.labels[i] for i in parts.train)
-    weighted = class_weights == "balanced" or (
-        class_weights == "auto" and max(counts.values()) > _UNBALANCED * min(counts.values())
-    )
-    if weighted:
-        notes.append(
-            f"classes are of unequal size ({_sizes(found)}): the loss weights them equally, and "
-            "macro-F1 decides"
-        )
-    metrics = {"accuracy": accuracy, "macro_f1": macro_f1}
-    if weighted:
-        metrics = {"macro_f1": macro_f1, "accuracy": accuracy}
+    loss, metrics, weighted = judged(counts, found.classes, class_weights)
+    notes += weighted
     labels = torch.tensor(found.labels)
+    held_sizes = sizes(Counter(found.labels), found.classes)
     first = parts.train + parts.val if train_on == "all" else parts.train
     held = functools.partial(_sequences, tokens, lengths, labels)
     return Task(
-        name=f"text-{_plain(data.stem)}",
+        name=f"text-{name_part(data.stem)}",
         model=make,
-        loss=class_loss([counts[k] for k in range(len(found.classes))] if weighted else None),
+        loss=loss,
         train=held(sorted(first)),
         val=None if train_on == "all" else held(parts.val),
         test=held(parts.test),
         metrics=metrics,
         batch_size=16,
         eval_batch_size=64,
-        describe=f"{len(found.texts):,} texts of {data.name} ('{text_name}'), {_sizes(found)} "
+        describe=f"{len(found.texts):,} texts of {data.name} ('{text_name}'), {held_sizes} "
         f"('{label_name}'); {len(first):,} to train, {len(parts.test):,} to test; {described}",
         no_decay=None if decay_all else vectors,
         notes=tuple(notes),
@@ -130,11 +121,6 @@ def text(
 def _same(one: str) -> str:
     """Texts that differ in white space, case or form of Unicode only are the same."""
     return " ".join(unicodedata.normalize("NFKC", one).casefold().split())
-
-
-def _plain(stem: str) -> str:
-    """A file's name as part of a folder's."""
-    return "".join(c if c.isalnum() or c in "-_" else "-" for c in stem) or "table"
 
 
 def _leaks(parts: Splits) -> list[str]:
@@ -147,16 +133,6 @@ def _leaks(parts: Splits) -> list[str]:
     if parts.contradicting:
         note += f"; {amount(parts.contradicting, 'text')} with more than one label"
     return [note]
-
-
-def _sizes(found: Labelled) -> str:
-    """Classes with their sizes; of many classes the largest and the smallest."""
-    counts = Counter(found.labels)
-    if len(found.classes) <= 6:
-        return ", ".join(f"{name} {counts[k]:,}" for k, name in enumerate(found.classes))
-    ordered = [(found.classes[k], n) for k, n in counts.most_common()]
-    (most, many), (least, few) = ordered[0], ordered[-1]
-    return f"{len(ordered)} classes from {most} {many:,} to {least} {few:,}"
 
 
 _Encoder = tuple[Callable[[], nn.Module], Callable[[list[str]], Any], str, str, tuple[str, ...]]

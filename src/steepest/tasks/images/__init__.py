@@ -1,0 +1,1 @@
+"""Classifying images from folders, IDX files or CIFAR files."""
