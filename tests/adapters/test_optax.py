@@ -225,6 +225,16 @@ def test_members_of_a_vmap_are_runs_of_their_own():
             np.testing.assert_allclose(a[member], b, rtol=2e-6, atol=2e-6)
 
 
+def test_parameters_and_gradients_may_be_of_numpy_and_numbers():
+    ours = transform("adam", 0.1)
+    params = {"w": np.ones((2, 2), np.float32), "scale": 1.0}
+    grads = {"w": np.full((2, 2), 0.3, np.float32), "scale": -0.2}
+    state = ours.init(params)
+    updates, state = jax.jit(lambda s: ours.update(grads, s, params))(state)
+    np.testing.assert_allclose(updates["w"], -0.1, rtol=1e-5)
+    np.testing.assert_allclose(updates["scale"], 0.1, rtol=1e-5)
+
+
 def test_masked_parameters_do_not_decay():
     params = {"w": jnp.ones(3), "b": jnp.ones(3)}
     zeros = jax.tree.map(jnp.zeros_like, params)

@@ -43,9 +43,8 @@ class Engine:
         return self.follow(named)
 
     def _init(self, params: Any) -> RuleState:
-        leaves, tree = jax.tree_util.tree_flatten(params)
-        for leaf in leaves:
-            _check(leaf)
+        held, tree = jax.tree_util.tree_flatten(params)
+        leaves = [_checked(leaf) for leaf in held]
         count = jnp.zeros((), jnp.int32)
         columns: dict[str, list[Any]] = {}
         common: dict[str, Any] = {}
@@ -57,8 +56,8 @@ class Engine:
                     common[name] = jnp.asarray(start, jnp.result_type(float))
                     continue
                 dtype = jnp.result_type(float) if per == "tensor" else p.dtype
-                held = jnp.array(p) if start == "p" else jnp.full(shape, start, dtype)
-                columns.setdefault(name, [optax.MaskedNode()] * len(leaves))[i] = held
+                slot = jnp.array(p) if start == "p" else jnp.full(shape, start, dtype)
+                columns.setdefault(name, [optax.MaskedNode()] * len(leaves))[i] = slot
         whole = {name: jax.tree_util.tree_unflatten(tree, c) for name, c in columns.items()}
         return RuleState(count, {**whole, **common})
 
@@ -70,7 +69,8 @@ class Engine:
                 f"{self.rule.name}: update needs the parameters: "
                 "transformation.update(gradients, state, params)"
             )
-        leaves, tree = jax.tree_util.tree_flatten(params)
+        held, tree = jax.tree_util.tree_flatten(params)
+        leaves = [jnp.asarray(leaf) for leaf in held]
         follow = self._followers(params)
         shared = {n for f in follow for n, slot in f.rule.slots.items() if slot.per == "all"}
         common = {name: x for name, x in state.slots.items() if name in shared}
@@ -79,7 +79,7 @@ class Engine:
             common | {n: c[i] for n, c in columns.items() if not isinstance(c[i], optax.MaskedNode)}
             for i in range(len(leaves))
         ]
-        grads = tree.flatten_up_to(updates)
+        grads = [jnp.asarray(g) for g in tree.flatten_up_to(updates)]
         values = self._values(leaves, follow, self._decays(params), state.count)
         jobs = [
             (_wide(p), _wide(g), {name: _wide(x) for name, x in own.items()}, state.count + 1, v)
@@ -92,14 +92,14 @@ class Engine:
             step, new = follower.step(*job, totals=totals)
             steps.append(step.astype(leaves[i].dtype))
             for name, value in new.items():
-                kept = jnp.asarray(value).astype(slots[i][name].dtype)
+                cast = jnp.asarray(value).astype(slots[i][name].dtype)
                 if name in shared:
-                    common[name] = kept
+                    common[name] = cast
                 else:
-                    columns[name][i] = kept
+                    columns[name][i] = cast
         whole = {name: jax.tree_util.tree_unflatten(tree, c) for name, c in columns.items()}
-        held = {name: {**whole, **common}[name] for name in state.slots}
-        return jax.tree_util.tree_unflatten(tree, steps), RuleState(state.count + 1, held)
+        kept = {name: {**whole, **common}[name] for name in state.slots}
+        return jax.tree_util.tree_unflatten(tree, steps), RuleState(state.count + 1, kept)
 
     def _decays(self, params: Any) -> list[bool]:
         """Whether each parameter decays."""
@@ -132,7 +132,8 @@ class Engine:
         return found
 
 
-def _check(leaf: Any) -> None:
+def _checked(leaf: Any) -> Any:
+    """A parameter as an array."""
     dtype = jnp.result_type(leaf)
     if jnp.issubdtype(dtype, jnp.complexfloating):
         raise UnsupportedError(
@@ -141,6 +142,7 @@ def _check(leaf: Any) -> None:
         )
     if not jnp.issubdtype(dtype, jnp.floating):
         raise UnsupportedError(f"parameters of type {dtype} cannot be trained; mask them out")
+    return jnp.asarray(leaf)
 
 
 def _working(dtype: Any) -> Any:
