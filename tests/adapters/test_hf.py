@@ -121,6 +121,31 @@ def test_a_run_resumed_from_a_checkpoint_is_the_uninterrupted_one_to_the_bit(
         assert torch.equal(a, b)
 
 
+def test_a_checkpoint_of_the_trainers_own_adamw_goes_on_with_ours(
+    bert, sentences, collator, tmp_path
+):
+    def run(folder, resume=None, **more):
+        args = arguments(folder, max_steps=12, save_strategy="steps", save_steps=5)
+        if resume is not None:
+            more = {"optimizer_cls_and_kwargs": steepest.hf.optimizer_cls_and_kwargs("adamw", args)}
+        made = trainer(bert, args, sentences, collator, **more)
+        made.train(resume_from_checkpoint=resume)
+        return made
+
+    theirs = run(tmp_path / "theirs")
+    ours = run(tmp_path / "ours", resume=str(tmp_path / "theirs" / "checkpoint-5"))
+    assert isinstance(ours.optimizer.optimizer, optim.AdamW)
+    np.testing.assert_allclose(losses(ours)[-7:], losses(theirs)[-7:], rtol=1e-5)
+
+
+def test_anybodys_class_is_an_arm_for_the_trainer(bert, sentences, collator, tmp_path):
+    args = arguments(tmp_path, max_steps=3, weight_decay=0.1, lr_scheduler_type="constant")
+    made, schedule = steepest.hf.optimizers(bert(), "torch.optim:SGD(momentum=0.9)", args)
+    assert schedule is None
+    assert (type(made), made.defaults["momentum"]) == (torch.optim.SGD, 0.9)
+    assert [(g["lr"], g["weight_decay"]) for g in made.param_groups] == [(5e-3, 0.1), (5e-3, 0.0)]
+
+
 def test_a_rule_for_matrices_knows_the_embeddings_by_their_names(
     bert, sentences, collator, tmp_path
 ):
