@@ -21,6 +21,7 @@ from steepest.reporting.drawing import (
     line,
     name_rows,
     plain,
+    points_per_line,
     shorten,
 )
 from steepest.reporting.facts import (
@@ -323,7 +324,8 @@ def _evaluation_lines(figure: go.Figure, result: Result, curves: Curves, unit: U
             if label == arm.label:
                 curve = steps, values * unit.factor
                 faint = line(look, width=1, alpha=0.38)
-                add_line(figure, curve, faint, meta, f"{label}, seed {seed}")
+                name, points = f"{label}, seed {seed}", points_per_line(len(curves))
+                add_line(figure, curve, faint, meta, name, points=points)
     for arm in result.arms:
         look, meta = look_of(arm_numbers(result)[arm.label]), arm_meta(result, arm.label)
         steps, rows = _at_each_step(curves, arm.label, level_of(result))

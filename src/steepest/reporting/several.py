@@ -32,7 +32,8 @@ NOTE = (
     "is worse than any score. IQM, the interquartile mean: the mean of the middle half of all "
     "runs of all tasks (Agarwal et al., NeurIPS 2021), with a {level} % bootstrap interval in "
     "which runs are drawn anew within every task and the tasks are fixed. With other arms beside "
-    "them the same runs would get other scores."
+    "them the same runs would get other scores. All of this describes; what is decided, is decided "
+    "task by task."
 )
 
 
@@ -73,7 +74,7 @@ def write_several_html(several: Several, path: str | Path) -> Path:
 
 
 def several_headline(several: Several) -> str:
-    """What all tasks say together, in one plain sentence."""
+    """What all tasks say together, in one plain sentence; it describes and decides nothing."""
     rows = several.aggregate
     if len(several.arms) < 2:
         return "There is one arm, so there is nothing to compare it with."
@@ -83,12 +84,12 @@ def several_headline(several: Several) -> str:
     apart = [row for row in others if row.high < best.low]
     head = f"Over {amount(len(several.tasks), 'task')} {best.label} has the best score"
     if len(apart) == len(others):
-        return f"{head}, clear of every other arm."
+        return f"{head}; its interval meets no other arm's."
     close = [row.label for row in others if row not in apart]
     if len(close) == 1:
-        return f"{head}, but {close[0]} is within the noise."
+        return f"{head}, but its interval overlaps with that of {close[0]}."
     which = "all" if len(close) == len(others) else f"{len(close)} of the {len(others)}"
-    return f"{head}, but {which} others are within the noise."
+    return f"{head}, but its interval overlaps with those of {which} others."
 
 
 def several_flags(several: Several) -> list[Flag]:

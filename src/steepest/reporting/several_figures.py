@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from steepest.numbers import amount, significant
+from steepest.numbers import amount, fixed
 from steepest.reporting.drawing import (
     INK,
     Panel,
@@ -84,14 +84,14 @@ def _scores(several: Several) -> Picture | None:
             meta=_meta(several, row.label),
         )
     names = [
-        f"{shorten(row.label)} · {significant(row.iqm, 2)}"
+        f"{shorten(row.label)} · {fixed(row.iqm, 2)}"
         + (f" · {amount(row.diverged, 'run')} diverged" if row.diverged else "")
         for row in rows
     ]
     name_rows(figure, names)
     best = rows[0]
     near = [row.label for row in rows[1:] if row.high >= best.low]
-    says = f"{best.label} has the highest interquartile mean, {significant(best.iqm, 2)}"
+    says = f"{best.label} has the highest interquartile mean, {fixed(best.iqm, 2)}"
     if not near:
         says += "; no other arm's interval reaches its own."
     elif len(near) == 1:
