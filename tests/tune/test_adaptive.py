@@ -5,9 +5,11 @@ import math
 import random
 import sys
 
+import numpy as np
 import pytest
 
 from steepest.errors import InputError, UnsupportedError
+from steepest.stats import importance, importances
 from steepest.tune import Choice, Proposer, Range, Space, propose, sampler_names
 
 SPACE = Space(
@@ -143,3 +145,29 @@ def test_a_sampler_that_lacks_its_package_says_so(monkeypatch):
 
     with pytest.raises(UnsupportedError, match="sampler cmaes needs a package"):
         begin()
+
+
+@pytest.mark.slow
+def test_trials_that_follow_scores_do_not_make_noise_matter(monkeypatch):
+    # permuting residuals supposes trials that do not depend on each other; TPE's do
+    monkeypatch.setattr(importance, "REPEATS", 399)
+    space = Space({"lr": Range(1e-5, 1e-1), "eps": Range(1e-9, 1e-3), "d": Range(1, 3)})
+    rng = np.random.default_rng(0)
+    false = 0
+    for seed in range(100):
+        proposer = Proposer(space, seed=seed)
+        points, scores = [], []
+        while len(scores) < 32:
+            for setting in proposer.ask(4):
+                points.append(space.position(setting))
+                scores.append(float(rng.normal()))
+                proposer.tell(len(scores) - 1, scores[-1])
+        found = importances(
+            np.array(points),
+            scores,
+            names=list(space.dimensions),
+            levels=[None, None, None],
+            higher_is_better=False,
+        )
+        false += bool(found.clear)
+    assert false <= 5 + 3 * math.sqrt(100 * 0.05 * 0.95)  # the nominal 5 %, three standard errors
