@@ -39,6 +39,8 @@ from steepest.reporting.sweep import draw_sweep
 from steepest.sweeping.live import sweep_live
 from steepest.sweeping.result import Sweep
 from steepest.sweeping.sweep import read_range, sweep_task
+from steepest.train.guard import GuardRule
+from steepest.train.stopping import StopRule
 from steepest.train.task import Task
 
 __all__ = [
@@ -152,6 +154,8 @@ class RaceSettings(TypedDict, total=False):
     method: str | None
     widen: int | None
     defaults: bool
+    early_stopping: StopRule | str | None
+    guard: GuardRule | str | None
     timing: float
     engine: EngineName
     fresh: bool
@@ -193,6 +197,8 @@ def race(
     method: str | None = None,
     widen: int | None = None,
     defaults: bool = False,
+    early_stopping: StopRule | str | None = None,
+    guard: GuardRule | str | None = None,
     timing: float = 6.0,
     engine: EngineName = "auto",
     fresh: bool = False,
@@ -230,6 +236,11 @@ def race(
         widen: How often all spaces may be widened and searched again, where the best setting of
             an arm lies at an end of its space; default: never, but the verdict warns.
         defaults: Run the defaults of the tuned arms beside them, to see what tuning bought.
+        early_stopping: ``"val_loss, patience=5"``: a run ends when that has not improved for so
+            many evaluations, with the weights of its best one; those are tested. See
+            `steepest.EarlyStopping`.
+        guard: ``"factor=10, steps=20"`` or ``"threshold=100"``: a run whose loss is that high
+            counts as diverged. See `steepest.DivergenceGuard`.
         timing: Seconds for measuring what a step costs, arms alternating; 0 leaves it out.
         engine: How the runs are carried out: ``"population"`` (many at once, as one batched
             computation), ``"processes"``, ``"solo"`` (one after the other), or ``"auto"``: the
@@ -264,6 +275,8 @@ def race(
             method=method,
             widen=widen,
             defaults=defaults,
+            early_stopping=early_stopping,
+            guard=guard,
         )
         for each in (task if isinstance(task, list | tuple) else [task])
     ]

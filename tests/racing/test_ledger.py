@@ -221,12 +221,12 @@ def test_foreign_and_damaged_files_are_named(tmp_path: Path, opening) -> None:
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(LedgerError, match="format 99 and this steepest reads up to 2"):
+    with pytest.raises(LedgerError, match="format 99 and this steepest reads up to 3"):
         opening(tmp_path)
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 1")
     connection.close()
-    with pytest.raises(LedgerError, match="format 1, from before there was tuning"):
+    with pytest.raises(LedgerError, match="format 1, of an earlier steepest"):
         opening(tmp_path)
 
 

@@ -100,6 +100,20 @@ def race(
         bool,
         typer.Option("--defaults", help="Run the defaults of the tuned arms beside them."),
     ] = False,
+    early_stopping: Annotated[
+        str | None,
+        typer.Option(
+            help="End a run that does not get better, with its best weights: "
+            "'val_loss, patience=5, min_delta=1e-3'."
+        ),
+    ] = None,
+    guard: Annotated[
+        str | None,
+        typer.Option(
+            help="Count a run as diverged whose loss is this high: 'factor=10, steps=20', "
+            "'threshold=100'."
+        ),
+    ] = None,
     target: Annotated[
         str | None,
         typer.Option(help="Time to a validation metric: 0.98, or accuracy=0.98."),
@@ -161,6 +175,8 @@ def race(
             method=method,
             widen=widen,
             defaults=defaults,
+            early_stopping=early_stopping,
+            guard=guard,
         )
         for one in task
     ]

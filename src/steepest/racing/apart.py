@@ -106,6 +106,7 @@ class RemoteRun:
         steps: How long it is.
         batch_size: Examples per step.
         device: Where it trains.
+        guard: Settings of a `GuardRule`.
     """
 
     def __init__(
@@ -117,11 +118,12 @@ class RemoteRun:
         steps: int,
         batch_size: int,
         device: str,
+        guard: Mapping[str, Any] | None = None,
     ) -> None:
         self._worker = worker
         self.position = 0
         self.order_hash = bytes(16).hex()
-        self.start_hash: str = worker.ask("begin", arm, seed, steps, batch_size, device)
+        self.start_hash: str = worker.ask("begin", arm, seed, steps, batch_size, device, guard)
 
     def advance(self, n: int) -> Chunk:
         """Train some steps."""
@@ -129,9 +131,19 @@ class RemoteRun:
         chunk, self.position, self.order_hash = self._worker.ask("advance", n)
         return chunk
 
-    def evaluate(self, split: Literal["train", "val", "test"]) -> dict[str, float]:
+    def evaluate(
+        self, split: Literal["train", "val", "test"], *, remember: bool = False
+    ) -> dict[str, float]:
         """Measure on a split."""
-        return self._worker.ask("evaluate", split)  # type: ignore[no-any-return]
+        return self._worker.ask("evaluate", split, remember)  # type: ignore[no-any-return]
+
+    def keep_best(self) -> None:
+        """Keep the weights that the last evaluation remembered."""
+        self._worker.ask("keep_best")
+
+    def end_with_best(self) -> None:
+        """End here, with those weights."""
+        self._worker.ask("end_with_best")
 
     def weights(self) -> dict[str, Tensor]:
         """The parameters."""
@@ -164,6 +176,7 @@ def train_there(worker: Worker, plan: Plan, planned: RunPlan) -> RemoteRun:
         steps=planned.steps,
         batch_size=plan.spec.batch_size,
         device=plan.spec.device,
+        guard=None if plan.spec.guard is None else vars(plan.spec.guard),
     )
 
 

@@ -29,7 +29,7 @@ __all__ = [
 
 FILE = "ledger.sqlite"
 LOCK = "ledger.lock"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 APPLICATION_ID = 0x73747073  # "stps"
 
 
@@ -131,7 +131,7 @@ def check_is_ours(connection: sqlite3.Connection, path: Path) -> None:
         )
     if 0 < version < SCHEMA_VERSION:
         raise LedgerError(
-            f"{path} has format {version}, from before there was tuning, and this steepest reads "
+            f"{path} has format {version}, of an earlier steepest, and this one reads "
             f"format {SCHEMA_VERSION}; read it with the version that wrote it, or race again with "
             "another --out"
         )

@@ -283,7 +283,7 @@ class Ledger:
                 self._connection.execute(statement, (run_id, step))
             self._connection.execute(
                 "UPDATE runs SET steps_done = ?, status = 'running', diverged_at = NULL, "
-                "message = NULL, order_hash = NULL WHERE run_id = ?",
+                "best_step = NULL, message = NULL, order_hash = NULL WHERE run_id = ?",
                 (step, run_id),
             )
 
@@ -311,12 +311,13 @@ class Ledger:
             )
             self._connection.execute(
                 "UPDATE runs SET status = ?, steps_done = ?, order_hash = ?, diverged_at = ?, "
-                "message = ? WHERE run_id = ?",
+                "best_step = ?, message = ? WHERE run_id = ?",
                 (
                     progress.status,
                     progress.steps_done,
                     progress.order_hash,
                     progress.diverged_at,
+                    progress.best_step,
                     progress.message,
                     run,
                 ),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import torch
 
@@ -18,7 +19,9 @@ from steepest.racing.verdict import power_note
 from steepest.racing.wishes import Wishes
 from steepest.schedules import Schedule
 from steepest.stats import seeds_to_decide_at_all
+from steepest.train.guard import GuardRule
 from steepest.train.solo import SoloRun
+from steepest.train.stopping import StopRule
 from steepest.train.task import Task
 
 __all__ = ["plan", "plan_again", "read_seeds"]
@@ -47,6 +50,8 @@ def plan(
     method: str | None = None,
     widen: int | None = None,
     defaults: bool = False,
+    early_stopping: StopRule | str | None = None,
+    guard: GuardRule | str | None = None,
     task_spec: str | None = None,
 ) -> Plan:
     """Settle a race: check everything that can be checked, fill in every default.
@@ -78,6 +83,10 @@ def plan(
         widen: How often all spaces may be widened and searched again, where an arm's best setting
             lies at an end of its space; default: 0.
         defaults: Run the defaults of the tuned arms beside them in the final stage.
+        early_stopping: ``"val_loss, patience=5"``: when a run may end before its last step; see
+            `steepest.train.stopping`. It ends with the weights of its best evaluation.
+        guard: ``"factor=10, steps=20"`` or ``"threshold=100"``: when a run counts as diverged
+            although its loss is finite; see `steepest.train.guard`.
         task_spec: How the command line finds the task again.
 
     Raises:
@@ -133,6 +142,8 @@ def plan(
         level=level,
         min_effect=min_effect,
         tuning=tuning,
+        stopping=_read_stopping(early_stopping, task, watch),
+        guard=GuardRule.parse(guard) if isinstance(guard, str) else guard,
     )
     start = first(spec)
     return Plan(
@@ -177,6 +188,8 @@ def plan_again(task: Task, ledger: Ledger) -> Plan:
     spec["decides"] = Measure(**spec["decides"])
     spec["target"] = Measure(**spec["target"]) if spec["target"] else None
     spec["tuning"] = TuningSpec.from_dict(spec["tuning"]) if spec.get("tuning") else None
+    spec["stopping"] = StopRule(**spec["stopping"]) if spec.get("stopping") else None
+    spec["guard"] = GuardRule(**spec["guard"]) if spec.get("guard") else None
     built = RaceSpec(**spec)
     found = Plan(built, (), (), meta["fingerprint"], meta["task_spec"], _notes(built, task))
     return grown(found, ledger)
@@ -307,6 +320,27 @@ def _read_target(target: str | float | None, task: Task) -> Measure | None:
             "leave the target out, or give it val data (and do not train on all)"
         )
     return Measure(split="val", metric=name, higher_is_better=higher, value=value)
+
+
+def _read_stopping(given: StopRule | str | None, task: Task, watch: str | None) -> StopRule | None:
+    """The rule, on something that is measured on the way, with the side that is good."""
+    if given is None:
+        return None
+    if watch is None:
+        raise InputError(
+            f"early stopping watches validation data, and task '{task.name}' has none; leave it "
+            "out, or give the task val data (and do not train on all)"
+        )
+    rule = StopRule.parse(given) if isinstance(given, str) else given
+    higher = {f"{watch}_loss": False}
+    higher |= {
+        f"{watch}_{key}": bool(getattr(m, "higher_is_better", True))
+        for key, m in task.metrics.items()
+    }
+    if rule.monitor not in higher:
+        raise unknown_name("metric to monitor", rule.monitor, higher)
+    side: Literal["min", "max"] = "max" if higher[rule.monitor] else "min"
+    return replace(rule, mode=side)
 
 
 def _notes(spec: RaceSpec, task: Task) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
+from steepest.errors import InputError
 from steepest.racing.folder import CHECKPOINTS, WEIGHTS
 from steepest.racing.ledger import Ledger
 from steepest.racing.observer import Observer, Pace, Stop
@@ -16,6 +17,7 @@ from steepest.racing.spec import Plan, RunPlan
 from steepest.train import checkpoint
 from steepest.train.checkpoint import RunState
 from steepest.train.solo import Chunk
+from steepest.train.stopping import Stopper
 from steepest.train.task import Task, hash_tensors
 
 __all__ = ["Place", "Record", "commit", "name_of"]
@@ -67,6 +69,9 @@ class Record:
         self.id = planned.run_id
         self.seconds = 0.0
         self.since = _Since(1)
+        self.reason = ""
+        rule = place.plan.spec.stopping
+        self.stopper = None if rule is None else Stopper(rule)
 
     # ------------------------------------------------------------------ beginning
 
@@ -112,6 +117,7 @@ class Record:
     def took(self, chunk: Chunk) -> None:
         """Steps were done."""
         self.seconds += chunk.seconds
+        self.reason = chunk.reason
         self.since.chunks.append(chunk)
         self.place.observer.advanced(
             self.id, self.since.done, self.planned.steps, float(chunk.loss[-1])
@@ -122,8 +128,35 @@ class Record:
         self.since.evaluations += [Evaluation(step, split, k, v) for k, v in numbers.items()]
         self.since.clock[step] = self.seconds
 
+    def watched(self, step: int, numbers: Mapping[str, float]) -> bool:
+        """The watched split was evaluated; whether the run is to stop."""
+        watch = self.place.plan.spec.watch
+        self.measured(step, str(watch), numbers)
+        if self.stopper is None:
+            return False
+        return self.stopper.see(step, {f"{watch}_{key}": v for key, v in numbers.items()})
+
+    @property
+    def improved(self) -> bool:
+        """Whether the last evaluation was the best, and is to be kept."""
+        return self.stopper is not None and self.stopper.improved
+
+    @property
+    def best_step(self) -> int | None:
+        """The evaluation whose weights are kept; None where none are."""
+        return None if self.stopper is None else self.stopper.best_step
+
+    def found(self, state: RunState) -> None:
+        """The run goes on from a checkpoint."""
+        if self.stopper is not None:
+            if "stopper" not in state.meta:
+                raise InputError("its checkpoint was written without early stopping")
+            self.stopper.load_state_dict(state.meta["stopper"])
+
     def save(self, state: RunState, step: int) -> Stored:
         """Write a checkpoint; it counts when it is committed."""
+        if self.stopper is not None:
+            state.meta["stopper"] = self.stopper.state_dict()
         path = f"{CHECKPOINTS}/{self.id}-{step}.safetensors"
         checkpoint.save(self.place.ledger.folder / path, state)
         return Stored(path, "resume", self.id, self.planned.seed, step)
@@ -157,7 +190,15 @@ class Record:
             seconds={**self.since.clock, done: self.seconds},
             order_hash=order_hash,
             diverged_at=diverged_at,
+            best_step=self.best_step if status == "done" else None,
+            message=self._message(status),
         )
+
+    def _message(self, status: Status) -> str | None:
+        """Why the run ended before its last step."""
+        if status == "done" and self.stopper is not None and self.stopper.stopped_at is not None:
+            return self.stopper.reason
+        return self.reason or None if status == "diverged" else None
 
     def committed(self, progress: Progress) -> None:
         """What was done is on the disk."""
@@ -165,7 +206,10 @@ class Record:
         self.since = _Since(progress.steps_done + 1)
         if progress.diverged_at is not None:
             step = progress.diverged_at
-            self.tell("diverged", f"diverged: its loss was not finite at step {step}")
+            why = progress.message or f"its loss was not finite at step {step}"
+            self.tell("diverged", f"diverged: {why}")
+        elif progress.message is not None:
+            self.tell("stopped", progress.message)
         if progress.status in ("done", "diverged"):
             self.place.observer.run_finished(self.id, progress.status, metrics)
 

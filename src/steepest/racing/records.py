@@ -129,8 +129,9 @@ class Progress:
         stored: The checkpoint or the final weights; it replaces the run's earlier one.
         seconds: By step, seconds spent in training since the run's first step.
         order_hash: Of the batches handed out until ``steps_done``.
-        diverged_at: The step (from 1) whose loss was not finite.
-        message: Why the run failed.
+        diverged_at: The step (from 1) whose loss was not finite, or at which the guard ended it.
+        best_step: With early stopping, the evaluation whose weights are the final ones.
+        message: Why the run ended before its last step.
     """
 
     run_id: str
@@ -143,4 +144,5 @@ class Progress:
     seconds: Mapping[int, float] = field(default_factory=dict)
     order_hash: str | None = None
     diverged_at: int | None = None
+    best_step: int | None = None
     message: str | None = None

@@ -339,6 +339,7 @@ class Result:
             "target_seconds": run.target_seconds,
             "seconds": run.seconds,
             "diverged_at": run.diverged_at,
+            "best_step": run.best_step,
             "start_hash": run.start_hash,
             "order_hash": run.order_hash,
         }
@@ -363,7 +364,8 @@ class Result:
     ) -> RunRow:
         metrics: dict[str, float] = {}
         if row["status"] == "done":
-            last = [e for e in evaluations if e.step == row["steps_done"]]
+            end = row["best_step"] or row["steps_done"]
+            last = [e for e in evaluations if e.step == end]
             metrics = {f"{e.split}_{e.metric}": e.value for e in last}
         target_step, target_seconds = self._time_to_target(evaluations, clock)
         return RunRow(
@@ -376,6 +378,7 @@ class Result:
             planned_steps=row["steps"],
             metrics=metrics,
             diverged_at=row["diverged_at"],
+            best_step=row["best_step"],
             message=row["message"],
             start_hash=row["start_hash"],
             order_hash=row["order_hash"],

@@ -60,8 +60,9 @@ class RunRow:
         planned_steps: Steps that it was to do.
         metrics: Final values, ``test_accuracy``, ``val_loss`` …; empty unless it is done. Test
             values are those of runs of the final stage only.
-        diverged_at: The step (from 1) whose loss was not finite.
-        message: Why it failed.
+        diverged_at: The step (from 1) whose loss was not finite, or at which the guard ended it.
+        best_step: With early stopping, the evaluation whose weights are the final ones.
+        message: Why it failed, or ended before its last step.
         start_hash: Of weights and buffers before the first step.
         order_hash: Of the batches that it was given.
         seconds: Spent in training steps, evaluation left out.
@@ -83,6 +84,7 @@ class RunRow:
     planned_steps: int
     metrics: Mapping[str, float]
     diverged_at: int | None
+    best_step: int | None
     message: str | None
     start_hash: str | None
     order_hash: str | None

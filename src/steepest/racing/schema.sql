@@ -51,7 +51,8 @@ CREATE TABLE runs (
     status      TEXT NOT NULL DEFAULT 'pending'
                 CHECK (status IN ('pending', 'running', 'done', 'diverged', 'failed')),
     diverged_at INTEGER,                    -- the first step (from 1) whose loss was not finite
-    message     TEXT,                       -- why it failed
+    best_step   INTEGER,                    -- early stopping: whose weights are the final ones
+    message     TEXT,                       -- why it failed, or ended before its last step
     start_hash  TEXT,                       -- weights and buffers before the first step
     order_hash  TEXT,                       -- batches handed out until steps_done
     UNIQUE (trial_id, stage, rung, seed)

@@ -29,9 +29,11 @@ WHERE runs.stage = 'tuning' GROUP BY arm_id ORDER BY arm_id
 _ENDS = """
 SELECT runs.trial_id, runs.rung, runs.steps, runs.status, chosen.value, loss.value AS loss
 FROM runs
-LEFT JOIN evaluations AS chosen ON chosen.run_id = runs.run_id AND chosen.step = runs.steps
+LEFT JOIN evaluations AS chosen ON chosen.run_id = runs.run_id
+    AND chosen.step = COALESCE(runs.best_step, runs.steps)
     AND chosen.split = ?1 AND chosen.metric = ?2
-LEFT JOIN evaluations AS loss ON loss.run_id = runs.run_id AND loss.step = runs.steps
+LEFT JOIN evaluations AS loss ON loss.run_id = runs.run_id
+    AND loss.step = COALESCE(runs.best_step, runs.steps)
     AND loss.split = ?1 AND loss.metric = 'loss'
 WHERE stage = 'tuning' ORDER BY position
 """

@@ -35,8 +35,14 @@ class Training(Protocol):
     def advance(self, n: int) -> Chunk:
         """Train some steps."""
 
-    def evaluate(self, split: Split) -> dict[str, float]:
+    def evaluate(self, split: Split, *, remember: bool = False) -> dict[str, float]:
         """Measure on a split."""
+
+    def keep_best(self) -> None:
+        """Keep the weights that the last evaluation remembered."""
+
+    def end_with_best(self) -> None:
+        """End here, with those weights."""
 
     def weights(self) -> dict[str, Tensor]:
         """The parameters."""
@@ -59,6 +65,7 @@ def train_here(place: Place, planned: RunPlan) -> SoloRun:
         steps=planned.steps,
         batch_size=spec.batch_size,
         device=spec.device,
+        guard=spec.guard,
     )
 
 
@@ -126,15 +133,20 @@ class _Run:
             if chunk.diverged_at is not None:
                 self._end("diverged", diverged_at=chunk.diverged_at + 1)
                 return
-            if spec.watch and (solo.position % spec.eval_every == 0 or solo.position == total):
-                self._evaluate(spec.watch)
+            at_evaluation = solo.position % spec.eval_every == 0 or solo.position == total
+            if spec.watch and at_evaluation and self._stops(spec.watch):
+                break
             if solo.position < total and (self.place.stop.requested or self._is_due()):
                 begin = time.monotonic()
                 self._commit("running", self._saved())
                 self.cost = self.committed_at - begin
                 self.place.stop.obey()
+        if self.record.best_step is not None:
+            solo.end_with_best()
         if self.planned.stage == "final" and spec.decides.split != spec.watch:
-            self._evaluate(spec.decides.split)
+            numbers = solo.evaluate(cast("Split", spec.decides.split))
+            step = self.record.best_step or solo.position
+            self.record.measured(step, spec.decides.split, numbers)
         self._end("done")
 
     def _find_place(self) -> None:
@@ -143,7 +155,9 @@ class _Run:
         saved = self.record.checkpoint()
         if saved is not None:
             try:
-                self.solo.restore(checkpoint.load(self.place.ledger.folder / saved.path))
+                state = checkpoint.load(self.place.ledger.folder / saved.path)
+                self.record.found(state)
+                self.solo.restore(state)
             except InputError as error:
                 self.record.tell("restarted", f"begins again from step 0: {error}")
                 self.solo = self.at_start(self.place, self.planned)
@@ -151,9 +165,14 @@ class _Run:
             reason = row["message"] or "it had no checkpoint"
             self.record.tell("restarted", f"begins again from step 0: {reason}")
 
-    def _evaluate(self, split: str) -> None:
-        numbers = self.solo.evaluate(cast("Split", split))
-        self.record.measured(self.solo.position, split, numbers)
+    def _stops(self, watch: str) -> bool:
+        """Look at the watched split; whether the run ends here."""
+        remember = self.record.stopper is not None
+        numbers = self.solo.evaluate(cast("Split", watch), remember=remember)
+        stops = self.record.watched(self.solo.position, numbers)
+        if self.record.improved:
+            self.solo.keep_best()
+        return stops
 
     def _is_due(self) -> bool:
         wait = max(self.place.pace.commit, self.cost / self.place.pace.share)

@@ -9,6 +9,8 @@ from typing import Any
 
 from steepest.racing.arm import Arm
 from steepest.racing.records import PlannedTrial, Role, Stage
+from steepest.train.guard import GuardRule
+from steepest.train.stopping import StopRule
 
 __all__ = ["Measure", "Plan", "RaceSpec", "RunPlan", "TuningSpec"]
 
@@ -99,6 +101,8 @@ class RaceSpec:
         level: Confidence of all decisions together.
         min_effect: The smallest difference that matters.
         tuning: How arms with a search space are tuned; None where there are none.
+        stopping: When a run may end before its last step, with the weights of its best evaluation.
+        guard: When a run counts as diverged although its loss is finite.
     """
 
     task: str
@@ -116,6 +120,8 @@ class RaceSpec:
     level: float
     min_effect: float
     tuning: TuningSpec | None = None
+    stopping: StopRule | None = None
+    guard: GuardRule | None = None
 
     @property
     def epochs(self) -> float:
@@ -137,6 +143,10 @@ class RaceSpec:
         tuning = values.pop("tuning")
         if tuning is not None:
             values["tuning"] = {**vars(tuning), "chooses": vars(tuning.chooses)}
+        for name in ("stopping", "guard"):  # a race without them is the race that it always was
+            rule = values.pop(name)
+            if rule is not None:
+                values[name] = vars(rule)
         return json.loads(json.dumps(values))  # type: ignore[no-any-return]
 
 

@@ -35,7 +35,10 @@ def build(place: Place, planned: Sequence[RunPlan], *, compiled: bool) -> Popula
     """The population of these runs, at its start."""
     return Population(
         place.task,
-        [Member(run.arm.factory(), run.arm.schedule, run.seed) for run in planned],
+        [
+            Member(run.arm.factory(), run.arm.schedule, run.seed, place.plan.spec.guard)
+            for run in planned
+        ],
         steps=planned[0].steps,
         batch_size=place.plan.spec.batch_size,
         device=place.plan.spec.device,
@@ -75,7 +78,8 @@ def carry_out_together(
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        runs = [r for r in runs if place.ledger.run(r.run_id)["status"] != "diverged"]
+        ended = ("diverged", "done")
+        runs = [r for r in runs if place.ledger.run(r.run_id)["status"] not in ended]
         if full:
             half = (len(runs) + 1) // 2
             waiting = [runs[:half], runs[half:], *waiting]
@@ -147,7 +151,9 @@ class _Group:
             at_end = population.position == total
             at_evaluation = population.position % spec.eval_every == 0
             if spec.watch and (at_evaluation or at_end):
-                self._evaluate(spec.watch)
+                self._look(spec.watch)
+                if not population.alive:
+                    return
             if at_end:
                 break
             crowded = at_evaluation and self._is_half_empty()
@@ -158,30 +164,30 @@ class _Group:
                 place.stop.obey()
                 if crowded:
                     self._compact()
-        if stage == "final" and spec.decides.split != spec.watch:
-            self._evaluate(spec.decides.split)
+        if spec.stopping is not None:
+            self._leave([i for i, record in self._alive if record.best_step is not None])
+        if stage == "final" and spec.decides.split != spec.watch and self.population.alive:
+            found = self.population.evaluate(cast("Split", spec.decides.split))
+            for i, record in self._alive:
+                record.measured(self.population.position, spec.decides.split, found[i] or {})
         self._commit("done")
 
     def _find_place(self) -> None:
         """Go to where all members were committed together, or to the beginning."""
         ledger = self.place.ledger
         rows = [ledger.run(record.id) for record in self.records]
+        ends = {"diverged": "diverged_at", "done": "steps_done"}  # done: it was stopped early
         frozen = {
-            i: row["diverged_at"] - 1 for i, row in enumerate(rows) if row["status"] == "diverged"
+            i: row[ends[row["status"]]] - 1 for i, row in enumerate(rows) if row["status"] in ends
         }
         saved = {i: r.checkpoint() for i, r in enumerate(self.records) if i not in frozen}
         reason = "not all of its members have a checkpoint"
         if saved and all(saved.values()):
             try:
-                self.population.restore(
-                    [
-                        None
-                        if (s := saved.get(i)) is None
-                        else checkpoint.load(ledger.folder / s.path)
-                        for i in range(len(rows))
-                    ],
-                    frozen=frozen,
-                )
+                states = {i: checkpoint.load(ledger.folder / s.path) for i, s in saved.items() if s}
+                for i, state in states.items():
+                    self.records[i].found(state)
+                self.population.restore([states.get(i) for i in range(len(rows))], frozen=frozen)
             except InputError as error:
                 reason = str(error)
             else:
@@ -211,19 +217,39 @@ class _Group:
         if gone:
             commit(self.place.ledger, [self.records[i] for i in gone], progresses)
 
-    def _evaluate(self, split: str) -> None:
-        found = self.population.evaluate(cast("Split", split))
-        for i, record in self._alive:
-            record.measured(self.population.position, split, found[i] or {})
+    def _look(self, watch: str) -> None:
+        """Evaluate the watched split; members that are to stop leave."""
+        population, step = self.population, self.population.position
+        remember = self.place.plan.spec.stopping is not None
+        found = population.evaluate(cast("Split", watch), remember=remember)
+        stopping = [i for i, record in self._alive if record.watched(step, found[i] or {})]
+        population.keep_best([i for i, record in self._alive if record.improved])
+        if stopping:
+            self._leave(stopping)
+
+    def _leave(self, places: Sequence[int]) -> None:
+        """End members with the weights of their best evaluations, and commit them."""
+        spec, population = self.place.plan.spec, self.population
+        final = self.records[0].planned.stage == "final" and spec.decides.split != spec.watch
+        kept = [i for i in places if self.records[i].best_step is not None]
+        split = spec.decides.split if final else None
+        numbers = population.end_with_best(kept, cast("Split | None", split))
+        for i, measured in zip(kept, numbers, strict=final):
+            self.records[i].measured(self.records[i].best_step or 0, spec.decides.split, measured)
+        progresses = []
+        for i in places:
+            if i not in kept:
+                population.stop(i)
+            stored = self.records[i].save_end(population.weights(i), population.position)
+            progresses.append(self._progress(i, "done", stored))
+        commit(self.place.ledger, [self.records[i] for i in places], progresses)
 
     def _is_due(self) -> bool:
         wait = max(self.place.pace.commit, self.cost / self.place.pace.share)
         return time.monotonic() - self.committed_at >= wait
 
     def _is_half_empty(self) -> bool:
-        population = self.population
-        gone = sum(s is not None and s < population.position for s in population.diverged_at)
-        return 2 * gone >= len(population)
+        return 2 * len(self.population.left()) >= len(self.population)
 
     def _compact(self) -> None:
         self.population, places = self.population.compacted()

@@ -18,6 +18,7 @@ import torch
 from steepest import tasks
 from steepest.racing.arm import restore
 from steepest.train.checkpoint import RunState
+from steepest.train.guard import GuardRule
 from steepest.train.solo import SoloRun
 from steepest.train.task import Task
 
@@ -35,7 +36,9 @@ class _Desk:
         torch.set_num_threads(threads)
         self.task = tasks.load(spec, train_on=train_on)
 
-    def begin(self, arm: Mapping[str, Any], seed: int, steps: int, batch: int, device: str) -> Any:
+    def begin(
+        self, arm: Mapping[str, Any], seed: int, steps: int, batch: int, device: str, guard: Any
+    ) -> Any:
         found = restore(arm)
         self.run = None  # before the next one takes memory
         self.run = SoloRun(
@@ -46,6 +49,7 @@ class _Desk:
             steps=steps,
             batch_size=batch,
             device=device,
+            guard=None if guard is None else GuardRule(**guard),
         )
         return self.run.start_hash
 
@@ -53,8 +57,14 @@ class _Desk:
         chunk = self.run.advance(n)
         return chunk, self.run.position, self.run.order_hash
 
-    def evaluate(self, split: Any) -> dict[str, float]:
-        return self.run.evaluate(split)  # type: ignore[no-any-return]
+    def evaluate(self, split: Any, remember: bool) -> dict[str, float]:
+        return self.run.evaluate(split, remember=remember)  # type: ignore[no-any-return]
+
+    def keep_best(self) -> None:
+        self.run.keep_best()
+
+    def end_with_best(self) -> None:
+        self.run.end_with_best()
 
     def weights(self) -> Any:
         weights = self.run.weights()

@@ -216,6 +216,7 @@ def flags(result: Result) -> list[Flag]:
         *(Flag("stop", text[0].upper() + text[1:]) for text in result.verdict.problems),
         *_failed(result),
         *_diverged(result),
+        *_stopped(result),
         *_too_few(result),
         *_missing(result),
     ]
@@ -257,6 +258,24 @@ def _diverged(result: Result) -> Iterable[Flag]:
             )
             share = "every seed" if len(lost) == len(runs) else f"{len(lost)} of {len(runs)} seeds"
             yield Flag("warn", f"{arm.label} diverged in {share}, {when}.")
+
+
+def _stopped(result: Result) -> Iterable[Flag]:
+    """Where early stopping ended runs: arms did not take equally many steps."""
+    for arm in result.arms:
+        done = [run for run in final_runs(result, arm.label) if run.best_step is not None]
+        early = [run.steps for run in done if run.steps < run.planned_steps]
+        if early:
+            when = (
+                f"at step {min(early):,}"
+                if min(early) == max(early)
+                else f"between steps {min(early):,} and {max(early):,}"
+            )
+            yield Flag(
+                "note",
+                f"{arm.label} was stopped early in {len(early)} of {len(done)} seeds, {when}; "
+                "what is compared are the weights of every run's best evaluation.",
+            )
 
 
 def _too_few(result: Result) -> Iterable[Flag]:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from steepest.numbers import amount, significant, time_text
 from steepest.reporting.facts import arm_numbers, final_runs, metric_words, target_words
 from steepest.reporting.tables import Cell, Table
+from steepest.train.guard import GuardRule
+from steepest.train.stopping import StopRule
 
 if TYPE_CHECKING:
     from steepest.racing.result import Result
@@ -48,6 +50,9 @@ def _call(result: Result) -> str:
         given["min_effect"] = spec["min_effect"]
     if spec["train_on"] != "train":
         given["train_on"] = spec["train_on"]
+    for name, rule in (("early_stopping", _stopping(result)), ("guard", _guard(result))):
+        if rule is not None:
+            given[name] = rule.text
     tuning = result.spec.get("tuning")
     if tuning is not None:
         given |= {name: tuning[name] for name in ("method", "trials", "widen", "defaults")}
@@ -87,6 +92,11 @@ def _budget(result: Result) -> Iterator[tuple[str, str]]:
     yield "runs", str(len(final_runs(result)))
     if spec.get("eval_every"):
         yield "evaluated every", amount(spec["eval_every"], "step")
+    stopping, guard = _stopping(result), _guard(result)
+    if stopping is not None:
+        yield "early stopping", stopping.text
+    if guard is not None:
+        yield "guard", guard.text
     yield "device", str(spec["device"])
     seconds = sum(run.seconds for run in result.runs)
     yield "time in training steps", time_text(seconds)
@@ -124,6 +134,16 @@ def _decision(result: Result) -> Iterator[tuple[str, str]]:
     if spec.get("min_effect"):
         yield "smallest difference that matters", significant(spec["min_effect"])
     yield "target", target_words(result) or "none"
+
+
+def _stopping(result: Result) -> StopRule | None:
+    rule = result.spec.get("stopping")
+    return None if rule is None else StopRule(**rule)
+
+
+def _guard(result: Result) -> GuardRule | None:
+    rule = result.spec.get("guard")
+    return None if rule is None else GuardRule(**rule)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

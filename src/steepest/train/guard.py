@@ -214,7 +214,7 @@ class Guarded:
             loss: Its loss.
             own: The run's parameters and buffers.
         """
-        if self.watch.see(step, loss):
+        if self.watch.see(step + 1, loss):  # whose words count from 1, as ledgers do
             return True
         if self.watch.calm and step >= self._due:
             self._safe = {name: tensor.detach().clone() for name, tensor in own.items()}

@@ -16,7 +16,6 @@ of the others.
 from __future__ import annotations
 
 import math
-import operator
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,15 +35,14 @@ from steepest.train.data import (
     OrderStream,
     TensorSource,
     check_batch_size,
-    eval_batches,
     map_tensors,
     open_source,
-    tensors_of,
 )
 from steepest.train.dropout import step_words
 from steepest.train.guard import Guarded, GuardRule
+from steepest.train.measuring import measure
 from steepest.train.randomness import isolated, run_key
-from steepest.train.solo import Chunk, OptimizerFactory, Schedule, concatenate, find_device
+from steepest.train.solo import Chunk, OptimizerFactory, Schedule, find_device
 from steepest.train.stacks import Stacks
 from steepest.train.steppers import Steppers
 from steepest.train.task import Task
@@ -127,6 +125,9 @@ class Population:
         self.diverged_at: list[int | None] = [None] * len(members)
         self.stopped_at: list[int | None] = [None] * len(members)
         self._alive = list(range(len(members)))
+        self._best: dict[int, dict[str, Tensor]] = {}
+        self._settled: dict[int, dict[str, Tensor]] = {}
+        self._seen: dict[int, dict[str, Tensor]] = {}
         self._is_guarded = any(m.guard is not None for m in members)
         self._guarded = [None if m.guard is None else Guarded(m.guard) for m in members]
         with isolated(self.device):
@@ -270,6 +271,33 @@ class Population:
         """Leave a member as it is now: its run has come to its end before the others'."""
         self._freeze(place, stopped_at=self.position)
 
+    def keep_best(self, places: Sequence[int]) -> None:
+        """Keep members' parameters and buffers as the last evaluation saw and remembered them."""
+        self._best |= {place: self._seen[place] for place in places}
+        self._seen = {}
+
+    def end_with_best(
+        self, places: Sequence[int], split: Literal["train", "val", "test"] | None
+    ) -> list[dict[str, float]]:
+        """End members here, with what `keep_best` kept.
+
+        Returns:
+            What `evaluate` would say of these weights, one member after the other; empty without
+            a split.
+        """
+        numbers = []
+        for place in places:
+            self.stop(place)
+            best = self._settled[place] = self._best.pop(place)
+            if split is None:
+                continue
+            params, buffers = self.stacks.part(range(place, place + 1))
+            params = {name: best[name][None] for name in params}
+            buffers = {n: best[n][None] if n in best else b for n, b in buffers.items()}
+            with isolated(self.device), torch.no_grad(), quiet(), self._fit_for_vmap():
+                numbers += self._measure(params, buffers, 1, split)
+        return numbers
+
     def _batch(self, step: int) -> tuple[Any, Any]:
         """``[M, B, ...]``, gathered where the data lie."""
         rows_SB = torch.stack([stream.hand_out(step) for stream in self._streams.values()])
@@ -305,10 +333,16 @@ class Population:
 
     # ------------------------------------------------------------------ looking
 
-    def evaluate(self, split: Literal["train", "val", "test"]) -> list[dict[str, float] | None]:
+    def evaluate(
+        self, split: Literal["train", "val", "test"], *, remember: bool = False
+    ) -> list[dict[str, float] | None]:
         """Of every member ``{"loss": …, metric: …}`` over a split, in eval mode; None if frozen.
 
         Members share the batches, some members at a time; training is not touched.
+
+        Args:
+            split: Which one.
+            remember: So that `keep_best` can keep what was looked at.
         """
         found: list[dict[str, float] | None] = [None] * len(self.members)
         with isolated(self.device), self._evaluating(), torch.no_grad(), quiet():
@@ -316,40 +350,16 @@ class Population:
                 places = range(first, min(first + _EVALUATE, len(self.members)))
                 if all(self._ended(i) is not None for i in places):
                     continue
-                for i, numbers in zip(places, self._measure(places, split), strict=True):
+                measured = self._measure(*self.stacks.part(places), len(places), split)
+                for i, numbers in zip(places, measured, strict=True):
                     if self._ended(i) is None:
                         found[i] = numbers
+            if remember:
+                self._seen = {
+                    i: {name: t.clone() for name, t in self.stacks.of(i).items()}
+                    for i in self._alive
+                }
         return found
-
-    def _measure(self, places: range, split: str) -> list[dict[str, float]]:
-        params, buffers = self.stacks.part(places)
-        total = np.zeros(len(places))
-        examples = 0
-        outputs: list[Any] = []
-        targets: list[Any] = []
-        for x, y in eval_batches(
-            self.task.split(split),
-            batch_size=self.task.eval_batch_size,
-            device=self.device,
-            where=f"task '{self.task.name}': {split}",
-        ):
-
-            def one(params: Any, buffers: Any, x: Any = x, y: Any = y) -> tuple[Tensor, Any]:
-                return self._call(params, buffers, x, y)
-
-            loss_M, out = vmap(one)(params, buffers)
-            n = len(next(iter(tensors_of(y) or tensors_of(x))))
-            total, examples = total + loss_M.double().cpu().numpy() * n, examples + n
-            if self.task.metrics:
-                outputs.append(out)
-                targets.append(y)
-        results = [{"loss": float(loss) / examples} for loss in total]
-        if self.task.metrics:
-            joined, wanted = concatenate(outputs, dim=1), concatenate(targets)
-            for i, numbers in enumerate(results):
-                own = map_tensors(operator.itemgetter(i), joined)
-                numbers.update(self.task.measure(own, wanted))
-        return results
 
     def try_evaluation(self, examples: int) -> int:
         """Ask all members about the first training examples, as an evaluation would.
@@ -370,21 +380,35 @@ class Population:
         source = open_source(self.task.split(split), torch.device("cpu"), where=split)
         return None if source is None else source.examples
 
+    def _measure(
+        self, params: dict[str, Tensor], buffers: dict[str, Tensor], count: int, split: str
+    ) -> list[dict[str, float]]:
+        return measure(
+            self.task, self._call, params, buffers, count, split=split, device=self.device
+        )
+
     @contextmanager
-    def _evaluating(self) -> Iterator[None]:
+    def _fit_for_vmap(self) -> Iterator[None]:
         """Eval mode; torch's shortcut for attention in it knows no `vmap`."""
         shortcut = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
         self.stacks.template.eval()
         try:
-            with self.steppers.showing_answers():
-                yield
+            yield
         finally:
             torch.backends.mha.set_fastpath_enabled(shortcut)
             self.stacks.template.train()
 
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Eval mode, with the weights that the optimizers want to be looked at."""
+        with self.steppers.showing_answers(), self._fit_for_vmap():
+            yield
+
     def weights(self, place: int) -> dict[str, Tensor]:
         """Copies of a member's named parameters, on the CPU."""
+        if (settled := self._settled.get(place)) is not None:
+            return {name: settled[name].to("cpu", copy=True) for name in self.stacks.params}
         with self.steppers.showing_answers():
             return {
                 name: stack[place].detach().to("cpu", copy=True)
@@ -411,6 +435,8 @@ class Population:
         }
         if (guarded := self._guarded[place]) is not None:
             meta["guard"] = pack(guarded.state(), "guard", tensors)
+        if place in self._best:
+            meta["best"] = pack(self._best[place], "best", tensors)
         return RunState(tensors=tensors, meta=meta)
 
     def restore(
@@ -454,6 +480,9 @@ class Population:
             self.stacks.put(i, unpack(saved.meta["model"], saved.tensors))
             if (guarded := self._guarded[i]) is not None:
                 guarded.load_state(unpack(saved.meta.get("guard"), saved.tensors))
+            if "best" in saved.meta:
+                best = unpack(saved.meta["best"], saved.tensors)
+                self._best[i] = {name: t.to(self.device) for name, t in best.items()}
         self.steppers.restore(
             {
                 i: (unpack(s.meta["optimizer"], s.tensors), s.meta["base_lr"])

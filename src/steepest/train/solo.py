@@ -11,7 +11,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -99,6 +99,7 @@ class SoloRun:
         steps_per_epoch: Batches in an epoch.
         diverged_at: The step whose loss was not finite, or at which the guard ended the run; it
             does not go on.
+        ended: It was ended with the weights of its best evaluation and does not go on.
 
     >>> task = Task(name="tiny", model=lambda: nn.Linear(8, 1), loss=nn.functional.mse_loss,
     ...             train=(torch.ones(64, 8), torch.ones(64, 1)))
@@ -129,6 +130,9 @@ class SoloRun:
         self.position = 0
         self.diverged_at: int | None = None
         self._guarded = None if guard is None else Guarded(guard)
+        self._best: dict[str, Tensor] = {}
+        self._seen: dict[str, Tensor] = {}
+        self.ended = False
         if steps < 0:
             raise InputError(f"a run needs steps >= 0, got {steps}")
         with isolated(self.device):
@@ -178,7 +182,8 @@ class SoloRun:
     def advance(self, n: int) -> Chunk:
         """Train ``n`` steps, or to the end of the run, or up to the first non-finite loss."""
         first = self.position
-        n = 0 if self.diverged_at is not None else max(0, min(n, self.steps - first))
+        over = self.ended or self.diverged_at is not None
+        n = 0 if over else max(0, min(n, self.steps - first))
         losses, rates = np.zeros(n, np.float32), np.zeros(n, np.float32)
         done = 0
         begin = time.perf_counter()
@@ -266,10 +271,16 @@ class SoloRun:
 
         self.optimizer.step(closure)  # type: ignore[arg-type]  # torch says float, passes both
 
-    def evaluate(self, split: Literal["train", "val", "test"]) -> dict[str, float]:
+    def evaluate(
+        self, split: Literal["train", "val", "test"], *, remember: bool = False
+    ) -> dict[str, float]:
         """``{"loss": …, metric: …}`` over a whole split, in eval mode; training is not touched.
 
         The loss is the mean over the batches weighted by their examples.
+
+        Args:
+            split: Which one.
+            remember: So that `keep_best` can keep what was looked at.
         """
         data = self.task.split(split)
         where = f"task '{self.task.name}': {split}"
@@ -291,16 +302,30 @@ class SoloRun:
             result = {"loss": total / examples}
             if self.task.metrics:
                 result |= self.task.measure(concatenate(outputs), concatenate(targets))
+            if remember:
+                self._seen = {name: t.detach().clone() for name, t in model_state(self.model)}
         return result
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
-        with showing_answer(self.optimizer):
+        shown = nullcontext() if self.ended else showing_answer(self.optimizer)
+        with shown:
             self.model.eval()
             try:
                 yield
             finally:
                 self.model.train()
+
+    def keep_best(self) -> None:
+        """Keep the parameters and buffers as the last evaluation saw and remembered them."""
+        self._best, self._seen = self._seen, {}
+
+    def end_with_best(self) -> None:
+        """End the run here, with what `keep_best` kept."""
+        self.ended = True
+        with torch.no_grad():
+            for name, tensor in model_state(self.model):
+                tensor.copy_(self._best[name])
 
     def weights(self) -> dict[str, Tensor]:
         """Copies of the named parameters, on the CPU."""
@@ -326,6 +351,8 @@ class SoloRun:
         }
         if self._guarded is not None:
             meta["guard"] = pack(self._guarded.state(), "guard", tensors)
+        if self._best:
+            meta["best"] = pack(self._best, "best", tensors)
         return RunState(tensors=tensors, meta=meta)
 
     def restore(self, state: RunState) -> None:
@@ -355,6 +382,7 @@ class SoloRun:
         self._stream.digest = bytes.fromhex(meta["order_hash"])
         if self._guarded is not None:
             self._guarded.load_state(unpack(meta.get("guard"), state.tensors))
+        self._best = unpack(meta["best"], state.tensors) if "best" in meta else {}
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
