@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from steepest import average
+from steepest import average, race
 from steepest.errors import InputError, LedgerError
 from steepest.racing.observer import StoppedError
 from steepest.studies import averaged, training
+from steepest.studying import StudyResult
 from steepest.train.batchnorm import recompute_batch_norm
 from steepest.train.data import open_stream
 from steepest.train.solo import SoloRun
@@ -170,3 +171,14 @@ def test_an_arm_that_asks_for_tuning_is_refused(task, tmp_path):
         average(task, "adam(lr=1e-4..1e-1)", seeds=2, steps=20, out=tmp_path)
     with pytest.raises(InputError, match="a study is of one arm"):
         average(task, {"a": "adam()", "b": "sgd()"}, seeds=2, steps=20, out=tmp_path)
+
+
+def test_a_folder_without_a_study_or_with_a_race_is_refused(task, tmp_path):
+    with pytest.raises(LedgerError, match=r"is not the folder of a study: it has no study.jsonl"):
+        StudyResult(tmp_path)
+    race(task, [ARM], seeds=1, steps=4, out=tmp_path / "race", timing=0)
+    with pytest.raises(LedgerError, match="is the folder of a race"):
+        average(task, ARM, seeds=1, steps=4, out=tmp_path / "race")
+    (tmp_path / "study.jsonl").write_text("{}\n")
+    with pytest.raises(LedgerError, match="not the file of a study"):
+        StudyResult(tmp_path)
