@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from steepest.errors import SteepestError
     from steepest.reporting.schedules import draw_schedules
     from steepest.searching import SearchResult, search
-    from steepest.studying import average, ensemble, transfer
+    from steepest.studying import StudyResult, average, ensemble, transfer
     from steepest.train.guard import DivergenceGuard
     from steepest.train.stopping import EarlyStopping
     from steepest.train.task import Metric, Task
@@ -45,6 +45,7 @@ __all__ = [
     "RaceResult",
     "SearchResult",
     "SteepestError",
+    "StudyResult",
     "SweepResult",
     "Task",
     "__version__",
@@ -79,6 +80,7 @@ _PUBLIC = {
     "RaceResult": ("steepest.api", "RaceResult"),
     "SearchResult": ("steepest.searching", "SearchResult"),
     "SteepestError": ("steepest.errors", "SteepestError"),
+    "StudyResult": ("steepest.studying", "StudyResult"),
     "SweepResult": ("steepest.api", "SweepResult"),
     "Task": ("steepest.train.task", "Task"),
     "audit": ("steepest.auditing", "audit"),

@@ -287,6 +287,7 @@ def amounts_picture(study: Study) -> Picture | None:
         lines=lines,
         x_title="labelled examples",
         x_scale="log",
+        x_range=(amounts[0] / 1.1, amounts[-1] * 1.1),  # room for the outermost ticks
         y_title="%" if unit.share else "",
         legend=True,
         alt=f"{metric_words(study.metric)} by the number of labelled examples",
