@@ -18,7 +18,7 @@ def run(steepest, task_file, tmp_path):
     return words
 
 
-def test_average_prints_the_comparison_and_writes_the_page(run, tmp_path):
+def test_average_prints_the_comparison_and_writes_the_page(run, steepest, tmp_path):
     done = run("average", "--method", "polyak", "--method", "ema", "--seeds", 2, "--steps", 20)
     assert done.code == 0
     text = " ".join(done.out.split())
@@ -31,6 +31,9 @@ def test_average_prints_the_comparison_and_writes_the_page(run, tmp_path):
     again = run("average", "--method", "polyak", "--method", "ema", "--seeds", 2, "--steps", 20,
                 "--json")  # fmt: skip
     values = json.loads(again.out)
+    shown = steepest("report", tmp_path / "average", "--json", "--out", tmp_path / "other.html")
+    assert json.loads(shown.out)["rows"] == values["rows"]
+    assert (tmp_path / "other.html").is_file()
     assert [v["key"] for v in values["variants"]] == ["raw", "ema", "polyak"]
     assert values["complete"] is True
     assert [row["seed"] for row in values["rows"]] == [0, 1]

@@ -1,4 +1,4 @@
-"""``steepest report``: show a race, finished or still running."""
+"""``steepest report``: show a race or a study, finished or still running."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ import typer
 
 from steepest import api
 from steepest.cli.show import show
+from steepest.cli.studies import show_study
 from steepest.errors import InputError
 from steepest.reporting import write_summary_svg
+from steepest.studies import journal
+from steepest.studying import StudyResult
 
 __all__ = ["report"]
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="The race's folder.")],
+    folder: Annotated[Path, typer.Argument(help="The folder of a race or a study.")],
     out: Annotated[
         Path | None, typer.Option(help="The HTML file. Default: report.html in the folder.")
     ] = None,
@@ -31,6 +34,11 @@ def report(
 
     Example: steepest report runs/mnist-adadelta-adam --out verdict.html
     """
+    if (folder / journal.FILE).is_file():
+        if picture is not None:
+            raise InputError(f"--picture draws a race; {folder} is the folder of a study")
+        show_study(StudyResult(folder), as_json=as_json, report=out)
+        return
     result = api.load(folder)
     if picture is not None:
         if isinstance(result, api.MultiResult):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from types import TracebackType
 
 import typer
@@ -70,9 +71,9 @@ class StudyProgress:
             self.console.print(f"[dim]{escape(text)}[/]", highlight=False)
 
 
-def show_study(study: StudyResult, *, as_json: bool) -> None:
+def show_study(study: StudyResult, *, as_json: bool, report: Path | None = None) -> None:
     """Print what came out, write the page, and name it in the last line."""
-    page = study.report()
+    page = study.report(report)
     if as_json:
         json.dump({**study_json(study), "report": str(page)}, sys.stdout, indent=2)
         sys.stdout.write("\n")
