@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 import steepest
 from steepest.errors import InputError, LedgerError, TaskError
+from steepest.racing.observer import StoppedError
 from steepest.recipes import checking
 
 CLASSES = 4
@@ -197,6 +198,38 @@ def test_a_healthy_task_comes_through_all_seven_steps(tmp_path: Path) -> None:
     assert page.count('class="plot"') >= 6
     again = steepest.recipe(task_of(), "adam", minutes=0.4, out=folder)
     assert again.records == found.records  # nothing is done twice
+
+
+class Impatient:
+    """Asks to stop in the coarse grid, after some runs."""
+
+    def __init__(self) -> None:
+        self.step, self.finished = 0, 0
+
+    def begins(self, step: int, seconds_left: float) -> None:
+        self.step = step
+
+    def run_finished(self, run_id: str, status: str, metrics: Any) -> None:
+        self.finished += self.step == 4
+        if self.finished == 3:
+            raise StoppedError("stopped")
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *arguments: None
+
+
+@pytest.mark.slow
+def test_a_recipe_that_was_stopped_goes_on_inside_the_race(tmp_path: Path) -> None:
+    folder = tmp_path / "r"
+    with pytest.raises(StoppedError, match=r"stopped in step 4; .* The same command goes on"):
+        steepest.recipe(task_of(), "adam", minutes=0.3, out=folder, watcher=Impatient())
+    before = steepest.load(folder / "4-grid")
+    assert not before.complete
+    found = steepest.recipe(task_of(), "adam", minutes=0.1, out=folder)  # other lengths by now
+    assert found.passed
+    after = steepest.load(folder / "4-grid")
+    assert after.complete
+    assert after.spec["steps"] == before.spec["steps"] == found.records[4].numbers["steps"]
 
 
 def test_going_on_over_a_shut_gate_says_so(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from steepest.errors import InputError, LedgerError
-from steepest.racing.observer import Observer
+from steepest.racing.observer import Observer, StoppedError
 from steepest.recipes.kitchen import Kitchen
 from steepest.recipes.records import Record, Settings, State
 from steepest.recipes.steps import STEPS
@@ -52,6 +52,7 @@ def follow(
     Raises:
         InputError: If steps before ``start`` were never done.
         LedgerError: If another recipe lies in the folder.
+        StoppedError: After Ctrl-C; the same call goes on.
     """
     if start is not None and start not in STEPS:
         raise InputError(f"a recipe has steps 1 to {len(STEPS)}, got --from {start}")
@@ -86,7 +87,14 @@ def follow(
             device=settings.device, seeds=settings.seeds, deadline=deadline, observer=watcher,
             before=state.records,
         )  # fmt: skip
-        record = replace(STEPS[number](kitchen), seconds=time.perf_counter() - begun)
+        try:
+            record = replace(STEPS[number](kitchen), seconds=time.perf_counter() - begun)
+        except StoppedError as error:
+            again = f": {settings.command}" if settings.command else ""
+            raise StoppedError(
+                f"stopped in step {number}; everything that was done is kept in {folder}. The same "
+                f"command goes on{again}"
+            ) from error
         state = state.with_record(record)
         _tell(watcher, record)
         if not record.passed:

@@ -46,6 +46,7 @@ def coarse_grid(k: Kitchen) -> Record:
     steps = affordable(k, 0.25, len(settings), per_epoch, most=2.0)
     arms = {k.pattern.at(lr, decay): (lr, decay) for lr, decay in settings}
     found = k.race("4-grid", list(arms), steps=steps)
+    steps = found.steps
     order = ranking(found.result, arms)
     metric, unit = metric_words(found.result), unit_for(found.result)
     lines = tuple(
@@ -81,6 +82,7 @@ def longer(k: Kitchen) -> Record:
     steps = max(k.number(4, "steps"), affordable(k, 0.3, len(few), per_epoch, most=8.0))
     arms = {k.pattern.at(lr, decay): (lr, decay) for lr, decay in few}
     found = k.race("5-longer", list(arms), steps=steps)
+    steps = found.steps
     order = ranking(found.result, arms)
     top, before = order[0], k.number(4, "ranked")[0][2]
     metric, unit = metric_words(found.result), unit_for(found.result)
@@ -152,6 +154,7 @@ def refine(k: Kitchen) -> Record:
             break
         arms = {k.pattern.at(s[0], s[1], s[2]): s for s in around}
         found = k.race(f"7-refine-{number}", list(arms), steps=steps, seeds=(1, 2))
+        steps = found.steps
         sign = 1.0 if found.result.higher_is_better else -1.0
         held = scores(found.result)
         for label, text in zip(labels_of(found), arms, strict=True):

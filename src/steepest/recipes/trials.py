@@ -15,6 +15,7 @@ import numpy as np
 from steepest import rules
 from steepest.errors import InputError
 from steepest.racing.arm import Arm, parse
+from steepest.racing.database import FILE as LEDGER
 from steepest.racing.folder import open_race
 from steepest.racing.observer import Observer, Pace
 from steepest.racing.plan import plan
@@ -121,6 +122,11 @@ class Outcome:
     seconds: float
     step_seconds: float
 
+    @property
+    def steps(self) -> int:
+        """Of every run."""
+        return int(self.result.spec["steps"])
+
 
 def race(
     task: Task,
@@ -134,8 +140,13 @@ def race(
     evaluations: int,
     observer: Observer | None,
 ) -> Outcome:
-    """Train every arm with every seed; what lies in the folder already is not trained again."""
+    """Train every arm with every seed; what lies in the folder already is not trained again.
+
+    A race that was interrupted keeps its length, however much time is left now.
+    """
     begun = time.perf_counter()
+    if (folder / LEDGER).exists():
+        steps = int(Result(folder).spec["steps"])
     planned = plan(
         task,
         list(dict.fromkeys(arms)),

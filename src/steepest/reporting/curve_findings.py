@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,8 +52,7 @@ def findings_table(found: Diagnosis, result: Result | None = None) -> Table | No
                 Cell(group.name, numbers.get(group.name)),
                 Cell(finding.title),
                 Cell(f"{count} of {len(group.runs)}"),
-                Cell(finding.evidence),
-                Cell(finding.advice),
+                Cell(f"{finding.evidence} {finding.advice}"),
             )
             for finding, count in group.shared
         ]
@@ -60,9 +60,9 @@ def findings_table(found: Diagnosis, result: Result | None = None) -> Table | No
         return None
     return Table(
         "Findings that at least half of an arm's runs show; the evidence is that of the first",
-        ("Arm" if result is not None else "Run", "Finding", "Runs", "Evidence", "What to do"),
+        ("Arm" if result is not None else "Run", "Finding", "Runs", "Evidence, and what to do"),
         tuple(rows),
-        ("left", "left", "right", "left", "left"),
+        ("left", "left", "right", "left"),
     )
 
 
@@ -106,7 +106,8 @@ def _panel(run: RunDiagnosis, group: Group) -> Panel:
     figure.update_layout(meta={"linear": linear, "log": log})
     places = [(finding.title, span) for finding in run.findings for span in finding.spans]
     for row, (title, span) in enumerate(places):
-        _mark(figure, span.low, span.high, f"{title}: {span.what}", row)
+        said = title if span.what in title.lower() else f"{title}: {span.what}"
+        _mark(figure, span.low, span.high, said, row)
     names = ", ".join(finding.title.lower() for finding in run.findings)
     return Panel(
         shorten(curves.name, 60),
@@ -197,6 +198,8 @@ def write_diagnosis(found: Diagnosis, path: str | Path) -> Path:
     path = Path(path)
     table = findings_table(found)
     picture = findings_picture(found)
+    if picture.panels:
+        picture = replace(picture, says="Marked in red: what each finding rests on.")
     page = Page(
         headline=found.headline,
         eyebrow=amount(len(found.runs), "run"),
