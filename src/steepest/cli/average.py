@@ -11,6 +11,7 @@ import typer
 from steepest import studying
 from steepest.cli.race import TrainOn
 from steepest.cli.studies import FRESH, JSON, QUIET, StudyProgress, show_study, typed
+from steepest.cli.task_options import takes_task_options
 
 __all__ = ["average"]
 
@@ -23,6 +24,7 @@ class MethodName(StrEnum):
     polyak = "polyak"
 
 
+@takes_task_options
 def average(
     task: Annotated[
         str, typer.Argument(help="A ready-made task (steepest tasks), or my_task.py:task.")

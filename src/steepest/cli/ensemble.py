@@ -12,10 +12,12 @@ from steepest import studying
 from steepest.cli.progress import RaceProgress
 from steepest.cli.race import TrainOn
 from steepest.cli.studies import FRESH, JSON, QUIET, StudyProgress, show_study, typed
+from steepest.cli.task_options import takes_task_options
 
 __all__ = ["ensemble"]
 
 
+@takes_task_options
 def ensemble(
     task: Annotated[
         str, typer.Argument(help="A ready-made task (steepest tasks), or my_task.py:task.")

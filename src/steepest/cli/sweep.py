@@ -14,12 +14,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from steepest import api
+from steepest.cli.task_options import takes_task_options
 from steepest.reporting.save import check_format
 from steepest.reporting.sweep import draw_sweep, sweep_lines
 
 __all__ = ["sweep"]
 
 
+@takes_task_options
 def sweep(
     task: Annotated[
         str, typer.Argument(help="A ready-made task (steepest tasks), or my_task.py:task.")

@@ -9,11 +9,13 @@ import typer
 
 from steepest import studying
 from steepest.cli.studies import FRESH, JSON, QUIET, StudyProgress, show_study, typed
+from steepest.cli.task_options import takes_task_options
 from steepest.errors import InputError
 
 __all__ = ["transfer"]
 
 
+@takes_task_options
 def transfer(
     task: Annotated[
         str, typer.Argument(help="A ready-made task (steepest tasks), or my_task.py:task.")
