@@ -251,8 +251,14 @@ def anytime_picture(result: Result) -> Picture | None:
         (
             "A step up (or down, for a loss) is a trial that beat all before it, in the order in "
             "which they were drawn; its value is the mean over the tuning seeds, on the validation "
-            "data. Another order would give other steps: the figure of the best of k trials "
-            "averages over all of them.",
+            "data. "
+            + (
+                "Another order would give other steps: the figure of the best of k trials averages "
+                "over all of them."
+                if len(tuning.rungs) == 1
+                else "In successive halving only the longest runs so far count, so the curve may "
+                "turn back where longer ones begin."
+            ),
         ),
     )
 
