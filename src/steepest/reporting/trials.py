@@ -267,7 +267,7 @@ def _space_panel(result: Result, label: str, tuning: TuningRow) -> Panel:
                     f"{axis}axis": {
                         "type": "log",
                         "tickformat": "~g",
-                        "dtick": "D2" if high - low <= 1.5 else max(1, math.ceil((high - low) / 5)),
+                        "dtick": "D2" if high - low <= 2.0 else max(1, math.ceil((high - low) / 5)),
                         "range": [low - pad, high + pad],
                     }
                 }
