@@ -34,6 +34,7 @@ EDGE_SHARE = 0.1
 value that has nothing to do with the result lies there in two searches out of ten."""
 
 _CLOSE = 1 / 2000  # of a range's width: values are the shortest decimals this near to their place
+_OTHERS = 3  # fewer others say nothing by lying all on one side
 _COUNTS = frozenset({"ns_steps", "precondition_frequency", "update_freq"})  # read with int()
 _SYNONYMS = {"learning_rate": "lr", "epsilon": "eps", "betas": "beta1"}  # names in other packages
 _PART = re.compile(r"(\w+)\[(\d+)\]")
@@ -228,7 +229,8 @@ class Space:
         """The values of a setting that lie at an end of their range.
 
         They lie in its outermost tenth (`EDGE_SHARE`), or further out than all others that were
-        tried: of few trials, none may lie in that tenth. An end that is the domain's own, such as
+        tried, if these are at least three: of few trials, none may lie in that tenth, and of two
+        or three nearly every one is an outermost one. An end that is the domain's own, such as
         a weight decay of 0, is no edge, since nothing lies beyond; neither is any value of a
         choice.
 
@@ -240,7 +242,8 @@ class Space:
         >>> [str(edge) for edge in space.edges({"lr": 0.009, "weight_decay": 0.0})]
         ['lr=0.009 is near the high end of its range, 0.01']
         >>> one = Space({"lr": Range(1e-4, 1e-2)})
-        >>> [str(edge) for edge in one.edges({"lr": 0.005}, tried=[{"lr": 0.001}, {"lr": 0.002}])]
+        >>> others = [{"lr": 0.001}, {"lr": 0.002}, {"lr": 0.0005}]
+        >>> [str(edge) for edge in one.edges({"lr": 0.005}, tried=others)]
         ['lr=0.005 is the highest that was tried, in a range up to 0.01']
         """
         units = self.position(values)
@@ -253,8 +256,9 @@ class Space:
             domain = _domain(name, dimension)
             value, unit = float(flat[name]), float(units[at])
             inside = EDGE_SHARE < unit < 1 - EDGE_SHARE
-            lowest = inside and bool(others) and all(unit < other[at] for other in others)
-            highest = inside and bool(others) and all(unit > other[at] for other in others)
+            told = inside and len(others) >= _OTHERS
+            lowest = told and all(unit < other[at] for other in others)
+            highest = told and all(unit > other[at] for other in others)
             if (unit <= EDGE_SHARE or lowest) and dimension.low != domain.low:
                 found.append(Edge(name, "low", value, dimension.low, outermost=lowest))
             elif (unit >= 1 - EDGE_SHARE or highest) and dimension.high != domain.high:
