@@ -411,9 +411,9 @@ def test_the_test_split_is_read_once_at_the_end_of_a_run(
     seen: list[tuple[str, int]] = []
     evaluate = SoloRun.evaluate
 
-    def spy(self: SoloRun, split: Any) -> dict[str, float]:
+    def spy(self: SoloRun, split: Any, **more: Any) -> dict[str, float]:
         seen.append((split, self.position))
-        return evaluate(self, split)
+        return evaluate(self, split, **more)
 
     monkeypatch.setattr(SoloRun, "evaluate", spy)
     race(tmp_path, [SGD], seeds=[0], epochs=3)
