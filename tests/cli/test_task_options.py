@@ -63,6 +63,13 @@ def test_several_tasks_get_the_flags_alike(app, tmp_path):
     assert run.stdout == f"table(data={tmp_path}/a); table(data={tmp_path}/a)\n"
 
 
+def test_of_several_tasks_each_gets_what_it_takes(app, tmp_path):
+    run = CliRunner().invoke(app, ["many", "plain", "table", "--data", f"{tmp_path}/a"])
+    assert run.stdout == f"plain; table(data={tmp_path}/a)\n"
+    run = CliRunner().invoke(app, ["many", "plain", "own.py:task", "--data", f"{tmp_path}/a"])
+    assert "--data is an option of the task table" in str(run.exception)
+
+
 def test_help_says_of_which_task_a_flag_is(app):
     text = CliRunner().invoke(app, ["many", "--help"], env={"COLUMNS": "160"}).stdout
     assert "[table] The file to read." in text

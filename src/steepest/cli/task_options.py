@@ -33,7 +33,7 @@ def takes_task_options(command: Callable[..., None]) -> Callable[..., None]:
         kwargs["task"] = (
             tasks.with_options(task, given, flags=flags)
             if isinstance(task, str)
-            else [tasks.with_options(one, given, flags=flags) for one in task]
+            else _each(task, given, flags)
         )
         command(*args, **kwargs)
 
@@ -49,6 +49,19 @@ def takes_task_options(command: Callable[..., None]) -> Callable[..., None]:
     with_flags.__signature__ = own.replace(parameters=[*old, *more])  # type: ignore[attr-defined]
     with_flags.__annotations__ = {**hints, **types}
     return with_flags
+
+
+def _each(specs: list[str], given: dict[str, Any], flags: dict[str, str]) -> list[str]:
+    """Of several tasks, each gets the flags that it takes; one that nobody takes is refused."""
+    known = tasks.options_by_task()
+    takes = [known.get(spec.split("(")[0].strip(), {}) for spec in specs]
+    for key, value in given.items():
+        if not any(key in own for own in takes):
+            tasks.with_options(specs[0], {key: value}, flags=flags)
+    return [
+        tasks.with_options(spec, {k: v for k, v in given.items() if k in own}, flags=flags)
+        for spec, own in zip(specs, takes, strict=True)
+    ]
 
 
 def _by_option() -> dict[str, dict[str, Option]]:

@@ -84,13 +84,25 @@ def test_rows_are_numbered_as_a_person_sees_them(tmp_path):
 def test_western_bytes_are_not_taken_for_korean(tmp_path):
     content = "text,label\nÄnderung für Überraschungsgäste,x\nÄrger über Öl,y\n".encode("latin-1")
     path = text_file(tmp_path / "t.csv", content)
-    with pytest.raises(DataError, match=r"neither UTF-8 \(line 2 has the byte 0xc4\) nor Korean"):
+    with pytest.raises(
+        DataError, match=r"neither UTF-8 \(line 2, character 1 has the byte 0xc4\) nor Korean"
+    ):
         read_table(path)
     assert read_table(path, encoding="latin-1").rows[1][0] == "Ärger über Öl"
-    with pytest.raises(DataError, match=r"is not written in ascii: line 2 has the byte 0xc4"):
+    with pytest.raises(
+        DataError, match=r"is not written in ascii: line 2, character 1 has the byte 0xc4"
+    ):
         read_table(path, encoding="ascii")
     with pytest.raises(InputError, match=r"unknown encoding 'kr'"):
         read_table(path, encoding="kr")
+
+
+def test_a_wrong_byte_far_into_a_file_is_told_with_its_place(tmp_path):
+    line = "가나다,x\n".encode()
+    path = text_file(tmp_path / "t.csv", b"text,label\n" + line * 150_000 + b"ab\xff,x\n")
+    assert path.stat().st_size > 1 << 20  # it is read in pieces
+    with pytest.raises(DataError, match=r"line 150002, character 3 has the byte 0xff"):
+        read_table(path, encoding="utf-8")
 
 
 def test_utf16_without_a_mark_is_asked_about(tmp_path):

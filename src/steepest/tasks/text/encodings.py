@@ -74,15 +74,20 @@ def find_encoding(path: Path, asked: str | None) -> tuple[str, str]:
 def _first_wrong(path: Path, encoding: str) -> str | None:
     """Where a file stops being written in an encoding; None if it is."""
     decoder = codecs.getincrementaldecoder(encoding)(errors="strict")
-    lines = 1
+    lines, characters = 1, 0
     with path.open("rb") as file:
         while True:
             data = file.read(_CHUNK)
+            wrong = None
             try:
-                lines += decoder.decode(data, final=not data).count("\n")
+                text = decoder.decode(data, final=not data)
             except UnicodeDecodeError as error:
-                lines += error.object[: error.start].count(b"\n")
-                return f"line {lines} has the byte 0x{error.object[error.start]:02x}"
+                wrong = error.object[error.start]
+                text = error.object[: error.start].decode(encoding, errors="replace")
+            lines += text.count("\n")
+            characters = len(text.rpartition("\n")[2]) + (0 if "\n" in text else characters)
+            if wrong is not None:
+                return f"line {lines}, character {characters + 1} has the byte 0x{wrong:02x}"
             if not data:
                 return None
 
