@@ -215,7 +215,8 @@ def race(
         arms: Texts such as ``"adam(lr=1e-3)"``; or a mapping from labels to texts, optimizer
             classes, or functions that take the parameters and return a `torch.optim.Optimizer`.
             ``"adam"`` and ``"adam(lr=1e-4..1e-1)"`` are tuned first, all under the same budget.
-        seeds: Of the final stage: how many, or which; default: 6, or the budget's.
+        seeds: Of the final stage: how many, or which; default: 6, or the budget's, or as many as
+            so many arms need for anything to be decided.
         epochs: Length of every run in passes over the training data; default 1.
         steps: The same in steps; give one of the two.
         batch_size: Default: the task's.

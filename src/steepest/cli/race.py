@@ -72,7 +72,8 @@ def race(
     seeds: Annotated[
         int | None,
         typer.Option(
-            help="How many seeds decide; 6 is the least that can. Default: 6, or the budget's."
+            help="How many seeds decide. Default: 6 or the budget's, and never too few for so many "
+            "arms."
         ),
     ] = None,
     budget: Annotated[

@@ -18,7 +18,7 @@ from steepest.racing.stages import first, grown, planned, steps_to_come
 from steepest.racing.verdict import power_note
 from steepest.racing.wishes import Wishes
 from steepest.schedules import Schedule
-from steepest.stats import seeds_to_decide_at_all
+from steepest.stats import look_level
 from steepest.train.guard import GuardRule
 from steepest.train.solo import SoloRun
 from steepest.train.stopping import StopRule
@@ -63,7 +63,8 @@ def plan(
         task: What is trained.
         arms: See `steepest.racing.arm.resolve`.
         seeds: Of the final stage: their number (then they are 0, 1, 2 …), or the seeds
-            themselves; default: the budget's, or 6 where no arm is tuned.
+            themselves; default: the budget's, or 6 where no arm is tuned, and more where so many
+            arms need more for anything to be decided.
         epochs: How long every run is, in passes over the training data; default 1.
         steps: The same in steps; one of the two.
         batch_size: Default: the task's.
@@ -102,10 +103,9 @@ def plan(
         defaults=defaults,
     )
     if seeds is None:
-        seeds = wishes.final_seeds(chosen)
+        seeds = wishes.final_seeds(chosen, level=level)
     numbers = read_seeds(seeds)
-    pairs = len(chosen) * (len(chosen) - 1) // 2
-    seeds_to_decide_at_all(level, max(1, pairs))  # checks the level
+    look_level(level, 1)  # checks the level
     _positive("min_effect", min_effect, zero=True)
     _whole("steps", steps)
     _whole("eval_every", eval_every)

@@ -10,13 +10,14 @@ from steepest import tune
 from steepest.errors import InputError, unknown_name
 from steepest.racing.arm import Arm
 from steepest.racing.spec import Measure, TuningSpec
+from steepest.stats import look_level, seeds_to_decide_at_all
 from steepest.train.task import Task
 from steepest.tune import adaptive
 
 __all__ = ["SEEDS", "Wishes"]
 
 SEEDS = 6
-"""Of a race without tuned arms: the fewest with which two arms can be told apart at 95 %."""
+"""Of a race without tuned arms, unless it takes more to decide: enough for two arms at 95 %."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,14 +40,21 @@ class Wishes:
     widen: int | None = None
     defaults: bool = False
 
-    def final_seeds(self, arms: Sequence[Arm]) -> int:
-        """How many seeds the final stage has if nobody says.
+    def final_seeds(self, arms: Sequence[Arm], *, level: float) -> int:
+        """How many seeds the final stage has if nobody says: never too few to decide anything.
+
+        Args:
+            arms: What is compared: the more pairs, the more seeds the smallest p-value needs.
+            level: Confidence of all decisions together.
 
         >>> from steepest.racing.arm import parse
-        >>> Wishes().final_seeds([parse("adam()")])
-        6
+        >>> arms = [parse(f"adam(lr={lr})") for lr in range(1, 9)]
+        >>> [Wishes().final_seeds(arms[:n], level=0.95) for n in (1, 2, 3, 8)]
+        [6, 6, 8, 11]
         """
-        return self._resolved().seeds if any(arm.space for arm in arms) else SEEDS
+        seeds = self._resolved().seeds if any(arm.space for arm in arms) else SEEDS
+        pairs = max(1, len(arms) * (len(arms) - 1) // 2)
+        return max(seeds, seeds_to_decide_at_all(look_level(level, 1), pairs))
 
     def settle(
         self, task: Task, arms: Sequence[Arm], *, seeds: Sequence[int], steps: int, train_on: str

@@ -43,8 +43,9 @@ class Budget:
 
 BUDGETS: dict[str, Budget] = {
     # 6 seeds are the fewest with which two arms can be told apart at 95 %, because no p-value of
-    # the sign-flip test is below 2/2^n; 10 are enough for all pairs of seven arms, and 20 leave
-    # room for noise (steepest.stats.seeds_to_decide_at_all; Holm's correction).
+    # the sign-flip test is below 2/2^n; 10 are enough for all pairs of five arms, and 20 leave
+    # room for noise (steepest.stats.seeds_to_decide_at_all; Holm's correction, first look). A race
+    # with more arms takes more by itself.
     "quick": Budget(trials=8, tuning_seeds=1, seeds=6),
     "standard": Budget(trials=16, tuning_seeds=1, seeds=10),
     "thorough": Budget(trials=32, tuning_seeds=3, seeds=20),
