@@ -50,7 +50,7 @@ unit: $(VENV)/.installed-dev ## pytest: unit tests, doctests, warnings are error
 	$(BIN)/python -m pytest --numprocesses 2
 
 docs: $(VENV)/.installed-dev ## the documentation, into site/
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(VENV)/.installed-dev ## ratios against plain torch loops, measured side by side
 	$(BIN)/python benchmarks/solo_overhead.py
