@@ -14,15 +14,8 @@ import griffe
 def fenced(text: str) -> str:
     """The text with a fence around every run of lines that begins with ``>>>``.
 
-    >>> print(fenced("Adds.\\n\\n>>> 1 + 1\\n2\\n\\nMore."))
-    Adds.
-    <BLANKLINE>
-    ```pycon
-    >>> 1 + 1
-    2
-    ```
-    <BLANKLINE>
-    More.
+    >>> fenced("Adds.\\n\\n>>> 1 + 1\\n2\\n\\nMore.").split("\\n")
+    ['Adds.', '', '```pycon', '>>> 1 + 1', '2', '```', '', 'More.']
     """
     lines: list[str] = []
     indent: str | None = None
