@@ -45,7 +45,7 @@ def coarse_grid(k: Kitchen) -> Record:
     per_epoch = k.number(3, "steps_per_epoch")
     steps = affordable(k, 0.25, len(settings), per_epoch, most=2.0)
     arms = {k.pattern.at(lr, decay): (lr, decay) for lr, decay in settings}
-    found = k.race("4-grid", list(arms), steps=steps)
+    found = k.race("4-grid", list(arms), steps=steps, evaluations=2)
     steps = found.steps
     order = ranking(found.result, arms)
     metric, unit = metric_words(found.result), unit_for(found.result)
@@ -153,7 +153,7 @@ def refine(k: Kitchen) -> Record:
         if not around or (number > 1 and k.left < cost * steps * (2 * len(around) + k.seeds)):
             break
         arms = {k.pattern.at(s[0], s[1], s[2]): s for s in around}
-        found = k.race(f"7-refine-{number}", list(arms), steps=steps, seeds=(1, 2))
+        found = k.race(f"7-refine-{number}", list(arms), steps=steps, seeds=(1, 2), evaluations=2)
         steps = found.steps
         sign = 1.0 if found.result.higher_is_better else -1.0
         held = scores(found.result)
@@ -169,7 +169,7 @@ def refine(k: Kitchen) -> Record:
             break
     fresh = range(FIRST_FRESH_SEED, FIRST_FRESH_SEED + k.seeds)
     arm = k.pattern.at(*best)
-    final = k.race("7-final", [arm], steps=steps, seeds=fresh, task=k.task)
+    final = k.race("7-final", [arm], steps=steps, seeds=fresh, evaluations=2, task=k.task)
     values = np.array([v for v in next(iter(scores(final.result).values())) if math.isfinite(v)])
     unit, metric = unit_for(final.result), metric_words(final.result)
     passed = len(values) == k.seeds
