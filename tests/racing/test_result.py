@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from scipy import stats as scipy_stats
 
-from steepest.errors import InputError, LedgerError
+from steepest.errors import InputError, LedgerError, UnsupportedError
 from steepest.racing.ledger import Ledger
 from steepest.racing.result import Result
 from steepest.train.task import Task, build_model
@@ -186,7 +186,7 @@ def test_without_pandas_the_table_says_what_to_install(
     result: Result, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(InputError, match=r'pip install "steepest\[pandas\]"'):
+    with pytest.raises(UnsupportedError, match=r'pip install "steepest\[pandas\]"'):
         result.to_dataframe()
 
 

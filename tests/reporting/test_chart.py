@@ -100,7 +100,7 @@ def test_a_png_has_the_colours_of_the_lines_where_the_svg_has_the_lines() -> Non
 
 def test_without_pillow_the_way_to_a_png_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(UnsupportedError, match=r"pip install 'steepest\[png\]'"):
+    with pytest.raises(UnsupportedError, match=r'pip install "steepest\[png\]"'):
         png([chart()], title="A picture")
 
 

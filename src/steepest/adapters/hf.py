@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from steepest.adapters._extras import require
 from steepest.errors import InputError
+from steepest.extras import need
 from steepest.optim import build, from_rule
 from steepest.optim._names import face_of
 from steepest.racing.arm import parse
@@ -40,7 +40,7 @@ _FROM_ARGUMENTS = {
 def __getattr__(name: str) -> Any:
     if name != "LedgerCallback":
         raise AttributeError(f"module 'steepest.hf' has no attribute '{name}'")
-    require("transformers", extra="hf")
+    need("transformers", extra="hf")
     from steepest.adapters._hf_callback import LedgerCallback
 
     return LedgerCallback
@@ -74,7 +74,7 @@ def optimizer_cls_and_kwargs(
     >>> cls.__name__, kwargs
     ('NAdam', {'lr': 0.001, 'betas': (0.8, 0.999)})
     """
-    require("transformers", extra="hf")
+    need("transformers", extra="hf")
     chosen = get(rule)
     if "weight_decay" in values:
         raise InputError(
@@ -131,7 +131,7 @@ def optimizers(
         InputError: For an arm that cannot be read or built, or a schedule whose length is not
             known.
     """
-    require("transformers", extra="hf")
+    need("transformers", extra="hf")
     bare = "(" not in arm.partition("+")[0] and ":" not in arm
     head, plus, schedule = arm.partition("+")
     read = parse(f"{head.strip()}()" + (f" + {schedule}" if plus else "") if bare else arm)
@@ -206,7 +206,7 @@ def task(
     Raises:
         InputError: If transformers is not installed; `TaskError` if the setup cannot be trained.
     """
-    require("transformers", extra="hf")
+    need("transformers", extra="hf")
     from steepest.adapters._hf_task import make_task
 
     return make_task(

@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from steepest.adapters._extras import require
+from steepest.extras import need
 
 if TYPE_CHECKING:
     import keras
@@ -59,7 +59,7 @@ def optimizer(
     >>> isinstance(adamw, keras.optimizers.Optimizer), adamw.name
     (True, 'adamw')
     """
-    require("keras", extra="keras")
+    need("keras", extra="keras")
     from steepest.adapters._keras_optimizer import RuleOptimizer
 
     return RuleOptimizer(rule, learning_rate, dialect=dialect, auxiliary=auxiliary, **values)
@@ -71,5 +71,5 @@ def register() -> None:
     Keras imports no module that a file names, so a process that loads a model has to say first that
     steepest's class may be in it.
     """
-    require("keras", extra="keras")
+    need("keras", extra="keras")
     importlib.import_module("steepest.adapters._keras_optimizer")

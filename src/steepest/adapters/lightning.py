@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from steepest.adapters._extras import require
+from steepest.extras import need
 
 if TYPE_CHECKING:
     from steepest.adapters._lightning_callback import LedgerCallback
@@ -20,7 +20,7 @@ __all__ = ["LedgerCallback"]
 def __getattr__(name: str) -> Any:
     if name != "LedgerCallback":
         raise AttributeError(f"module 'steepest.lightning' has no attribute '{name}'")
-    require("lightning.pytorch", extra="lightning")
+    need("lightning.pytorch", extra="lightning")
     from steepest.adapters._lightning_callback import LedgerCallback
 
     return LedgerCallback

@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from steepest.adapters._auxiliary import auxiliary_of
-from steepest.adapters._extras import require
 from steepest.adapters._leaves import Follower, followers
 from steepest.adapters._meaning import meant, row_of
 from steepest.errors import InputError, UnsupportedError
+from steepest.extras import need
 from steepest.rules import Rule
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def transform(
     >>> print(optax.apply_updates(params, updates)["w"])
     [0.998... 0.998... 0.998...]
     """
-    require("optax", extra="optax")
+    need("optax", extra="optax")
     from steepest.adapters._optax_engine import Engine
     from steepest.adapters._traceable import check_traceable
 
@@ -162,7 +162,7 @@ def averaged(
     >>> print(averaged("schedulefree_sgd", w, state))      # the mean of -1 and -2
     [-1.5]
     """
-    jax = require("jax", extra="optax")
+    jax = need("jax", extra="optax")
     chosen, own = meant(rule, values, dialect=dialect, spelling=_SPELLING)
     if chosen.average is None:
         raise InputError(f"{chosen.name} keeps no average of the parameters")

@@ -88,7 +88,7 @@ class RaceProgress:
             self.console.print(
                 f"{escape(spec.task)}: {len(spec.arms)} arms × {len(spec.seeds)} seeds × "
                 f"{spec.steps} steps of {spec.batch_size} examples "
-                f"({spec.epochs:.3g} epochs each)",
+                f"({spec.epochs:.3g} {'epoch' if spec.epochs == 1 else 'epochs'} each)",
                 highlight=False,
             )
             finished = sum(done.values())

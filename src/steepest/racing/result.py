@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from steepest.errors import InputError, LedgerError, unknown_name
+from steepest.errors import LedgerError, unknown_name
+from steepest.extras import need
 from steepest.racing.ledger import Ledger
 from steepest.racing.records import Evaluation, Timing
 from steepest.racing.rows import ArmResult, RankRow, RunRow, TrialRow, TuningRow
@@ -302,19 +303,14 @@ class Result:
         """One row per run of both stages, with all values of its setting.
 
         Raises:
-            InputError: If pandas is not installed.
+            UnsupportedError: If pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise InputError(
-                'to_dataframe() needs pandas, which is missing: pip install "steepest[pandas]"'
-            ) from error
+        pandas = need("pandas", extra="pandas", what="to_dataframe()")
         arms = {arm.label: arm for arm in self.arms}
         trials = {trial.trial_id: trial for trial in self.trials}
-        return pd.DataFrame(
-            [self._flat_row(run, arms[run.arm], trials[run.trial]) for run in self.runs]
-        )
+        rows = [self._flat_row(run, arms[run.arm], trials[run.trial]) for run in self.runs]
+        table: pd.DataFrame = pandas.DataFrame(rows)
+        return table
 
     def _flat_row(self, run: RunRow, arm: ArmResult, trial: TrialRow) -> dict[str, Any]:
         row: dict[str, Any] = {

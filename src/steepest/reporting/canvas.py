@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from steepest.errors import UnsupportedError
+from steepest.extras import need
 from steepest.reporting.chart import Chart, Dash, Line, Mark, ranges, ticks
 from steepest.reporting.drawing import FONTS, Scale, thin
 
@@ -274,13 +274,9 @@ def png(
     Raises:
         UnsupportedError: If Pillow is not installed.
     """
-    try:
-        from PIL import Image, ImageDraw
-    except ImportError as error:
-        raise UnsupportedError(
-            "a PNG needs Pillow, which is not installed: pip install 'steepest[png]', or write "
-            "an .svg or .html file"
-        ) from error
+    need("PIL", extra="png", what="a PNG", instead="or write an .svg or .html file")
+    from PIL import Image, ImageDraw
+
     shapes, tall = _layout(title, under, charts, columns, height)
     size = (SCALE * WIDTH, SCALE * math.ceil(tall))
     image = Image.new("RGBA", size, TONES["ground"])

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from steepest.errors import InputError, UnsupportedError, unknown_name
+from steepest.extras import need
 from steepest.tune._checks import whole
 from steepest.tune.sampling import check_size
 from steepest.tune.space import Space
@@ -154,15 +155,9 @@ class Proposer:
         )
 
 
-def _optuna() -> ModuleType:
-    try:
-        import optuna
-    except ImportError as error:
-        raise UnsupportedError(
-            "this needs Optuna, which is not installed: pip install 'steepest[optuna]', or use "
-            "the methods sobol, random or grid, which need nothing"
-        ) from error
-    return optuna
+def _optuna() -> Any:
+    methods = "or use the methods sobol, random or grid, which need nothing"
+    return need("optuna", extra="optuna", instead=methods)
 
 
 def _lacks(sampler: str, error: ImportError) -> UnsupportedError:

@@ -211,7 +211,7 @@ def test_folders_that_cannot_be_are_told(tmp_path):
 def test_without_pillow_the_install_line_is_printed(tmp_path, monkeypatch):
     folder = write_folders(tmp_path / "d")
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
-    with pytest.raises(UnsupportedError, match=r"pip install 'steepest\[images\]'"):
+    with pytest.raises(UnsupportedError, match=r'pip install "steepest\[images\]"'):
         load(folder)
 
 

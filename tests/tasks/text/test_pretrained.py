@@ -153,7 +153,7 @@ def test_weights_that_are_missing_are_told(english, folder):
 
 def test_without_transformers_the_install_line_is_printed(english, folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(UnsupportedError, match=r"pip install 'steepest\[hf\]'"):
+    with pytest.raises(UnsupportedError, match=r'pip install "steepest\[hf\]"'):
         pretrained.find(Path(folder), classes=2, length=16)
 
 

@@ -193,7 +193,7 @@ def test_the_unpacked_size_of_a_workbook_counts(tmp_path):
 def test_without_the_package_the_install_line_is_printed(tmp_path, monkeypatch):
     path = make(tmp_path, "xlsx")
     monkeypatch.setitem(sys.modules, "openpyxl", None)
-    with pytest.raises(UnsupportedError, match=r"pip install 'steepest\[tables\]'"):
+    with pytest.raises(UnsupportedError, match=r'pip install "steepest\[tables\]"'):
         read_table(path)
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from steepest.diagnosing.curves import Curves
 from steepest.diagnosing.readers.columns import build, match
-from steepest.errors import DataError, InputError
+from steepest.errors import DataError
+from steepest.extras import need
 
 __all__ = ["from_csv", "from_events", "from_history", "from_json", "from_trainer_state"]
 
@@ -187,17 +188,13 @@ def from_events(folder: Path, chosen: Chosen, baseline: float | None) -> list[Cu
     """The scalars of TensorBoard event files, one run per folder.
 
     Raises:
-        InputError: If TensorBoard is not installed.
+        UnsupportedError: If TensorBoard is not installed.
         DataError: If they hold no loss.
     """
-    try:
-        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-        from tensorboard.util import tensor_util
-    except ImportError as error:
-        raise InputError(
-            "reading TensorBoard's event files needs the package tensorboard, which is missing: "
-            'pip install "steepest[tensorboard]"'
-        ) from error
+    need("tensorboard", extra="tensorboard", what="reading event files")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util import tensor_util
+
     folders = sorted({path.parent for path in folder.rglob("events.out.tfevents.*")})
     runs: dict[str, Rows] = {}
     for inside in folders:

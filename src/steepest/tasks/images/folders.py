@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steepest.errors import DataError, InputError
-from steepest.tasks.extras import need
+from steepest.extras import need
 from steepest.tasks.images.found import Found
 
 __all__ = ["read_folders"]

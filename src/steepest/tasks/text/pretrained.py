@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from steepest.errors import TaskError
-from steepest.tasks.extras import need
+from steepest.extras import need
 
 __all__ = ["Pretrained", "find"]
 

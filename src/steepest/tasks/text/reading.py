@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from steepest.errors import DataError, InputError, unknown_name
+from steepest.extras import need
 from steepest.numbers import amount
-from steepest.tasks.extras import need
 from steepest.tasks.text.encodings import find_encoding
 
 __all__ = ["Formula", "Table", "read_table"]
