@@ -91,9 +91,9 @@ def test_every_tuned_arm_gets_the_same_trials_and_steps_and_no_test_number_is_re
     asked: list[tuple[int, str]] = []
     evaluate = SoloRun.evaluate
 
-    def spy(self: SoloRun, split: Any) -> dict[str, float]:
+    def spy(self: SoloRun, split: Any, **options: Any) -> dict[str, float]:
         asked.append((self.seed, split))
-        return evaluate(self, split)
+        return evaluate(self, split, **options)
 
     monkeypatch.setattr(SoloRun, "evaluate", spy)
     settings = {**QUICK, **options}

@@ -412,6 +412,11 @@ def _unfit_state(block: Block) -> str | None:
                 continue
             kinds.add(x.dtype)
             if slot.per != "element":
+                if block.noise is not None and x.dtype is torch.bfloat16:
+                    return (
+                        f"the numbers of rows and columns in the slot {name} are bfloat16, and "
+                        "they are rounded to nearest; give them slot_dtype=torch.float32"
+                    )
                 if not x.is_contiguous():
                     return f"the slot {name} has gaps (strides {x.stride()})"
                 continue
