@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from steepest import tasks
 from steepest.errors import InputError, SteepestError, TaskError
 from steepest.racing.folder import open_race
 from steepest.racing.ledger import Ledger
@@ -121,6 +122,11 @@ def test_what_cannot_be_is_refused_with_a_way_out(
     assert message in str(caught.value)
     assert isinstance(caught.value, SteepestError)
     assert caught.value.exit_code == 2
+
+
+def test_a_share_of_a_ready_made_task_ends_at_one() -> None:
+    with pytest.raises(InputError, match=r"no run can reach the target accuracy=1\.5"):
+        plan(tasks.load("mnist-logreg"), [SGD], target=1.5)
 
 
 def test_a_target_needs_validation_data(make_task: Callable[..., Task]) -> None:

@@ -304,11 +304,15 @@ def _read_target(target: str | float | None, task: Task) -> Measure | None:
         raise InputError(
             f"the target must be a number, or metric=number such as accuracy=0.98, got '{target}'"
         )
-    if name in _SHARES and higher and not 0 <= value <= 100:
-        raise InputError(
-            f"no run can reach the target {name}={value:g}: shares go from 0 to 1 (or to 100 where "
-            "they are in per cent); write for example accuracy=0.98"
-        )
+    if name in _SHARES and higher:
+        metric = task.metrics[name]
+        ours = getattr(metric, "fn", metric).__module__.startswith("steepest.")
+        if not 0 <= value <= (1 if ours else 100):
+            per_cent = "" if ours else " (or to 100 where they are in per cent)"
+            raise InputError(
+                f"no run can reach the target {name}={value:g}: shares go from 0 to 1{per_cent}; "
+                "write for example accuracy=0.98"
+            )
     if name == "loss" and value < 0 and task.loss in _NOT_NEGATIVE:
         raise InputError(
             f"no run can reach the target loss={value:g}: this loss is never negative; write a "
