@@ -115,7 +115,9 @@ The ConvNet of the package, runs of {result.spec["steps"]:,} steps ({
 {
         len(result.verdict.pairs)
     } pairs, and it takes 11 seeds for the smallest of so many p-values to fall below 5 %.
-Everything below was written by `python benchmarks/case_mnist.py`; torch {environment["torch"]},
+Everything below was written by `python benchmarks/case_mnist.py{_length(result)}`; torch {
+        environment["torch"]
+    },
 {environment["threads"]} threads, {environment["processor"]}.
 
 ## Verdict
@@ -199,7 +201,9 @@ A write-up trains each once and counts 9,890 against 9,902 of the 10,000 test im
 images. This page is about the same question with {
         len(result.seeds)
     } seeds, with defaults and tuned alike. Its
-race is that of [seven optimizers](mnist-seven.md), and it was written by `python benchmarks/case_mnist.py`.
+race is that of [seven optimizers](mnist-seven.md), and it was written by `python benchmarks/case_mnist.py{
+        _length(result)
+    }`.
 
 ## How many images?
 
@@ -241,7 +245,11 @@ yardstick, between two seeds of one optimizer.
 
 {table(("layer", "Adadelta to Adam", "two seeds of Adadelta", "two seeds of Adam"), rows)}
 
-In {larger} of {len(layers)} layers the optimizers are further apart than two seeds of either.
+In {larger} of {
+        len(layers)
+    } layers the optimizers are further apart than two seeds of either. Two seeds start
+from different weights and two optimizers on one seed from the same, so a distance between optimizers says
+little about what they found; it would take one larger than the yardstick to say more.
 """
 
 
