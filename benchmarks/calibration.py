@@ -1,13 +1,16 @@
 """Is a verdict over real training as often wrong, and right, as it says? For docs/statistics.md.
 
-python benchmarks/calibration.py              about five minutes on two cores
+python benchmarks/calibration.py              a minute and a half on two cores
 
 Thousands of real runs (logistic regression on MNIST, `--steps` steps of 32 examples, test accuracy)
 are trained in populations and dealt out to small races, no run to two races of a table:
 
-* the same arm under two names, on other seeds each: any decision is a wrong one;
-* two arms that are the same in law but not in bits, on the same seeds;
+* the same arm under two names, on other seeds each: the same law and other bits, so any decision is
+  a wrong one;
 * an arm with a small, real disadvantage, with the number of seeds that was promised to find it.
+
+(On the same seeds a rate of 1.0000001e-3 ends at the accuracy of 1e-3 in every run: zeros prove
+nothing.)
 """
 
 from __future__ import annotations
@@ -114,21 +117,17 @@ def main() -> None:
     n = LOOKS[-1] * arguments.races
     one = accuracies("adam(lr=1e-3)", range(n), steps=steps)
     other = accuracies("adam(lr=1e-3)", range(n, 2 * n), steps=steps)
-    same = accuracies("adam(lr=1.0000001e-3)", range(n), steps=steps)
-    worse = accuracies("adam(lr=0.9e-3)", range(n), steps=steps)
-    print(f"{2 * n + 2 * n:,} runs of {steps} steps, torch {torch.__version__}, numpy "
+    worse = accuracies("adam(lr=0.99e-3)", range(n), steps=steps)
+    print(f"{3 * n:,} runs of {steps} steps, torch {torch.__version__}, numpy "
           f"{np.__version__}; ± one standard error\n")  # fmt: skip
     print(
         "| what has the same law | looks at seeds | races | wrong verdicts in % (at most 5) "
         "| intervals that hold zero in % (at least 95) |\n| --- | --- | --: | --: | --: |"
     )
     the_same("one arm on other seeds", one, other)
-    the_same("lr 1e-3 and 1.0000001e-3 on the same seeds", one, same)
-    equal = float(np.mean(one == same))
-    print(f"\nOf the last kind, {100 * equal:.1f} % of the pairs end at the same accuracy.\n")
-    print("| planted | difference ± deviation, points | promise from | seeds | races | "
+    print("\n| planted | difference ± deviation, points | promise from | seeds | races | "
           "found in % (promised: 80) |\n| --- | --: | --- | --: | --: | --: |")  # fmt: skip
-    planted("lr 1e-3 and 0.9e-3", one, worse)
+    planted("lr 1e-3 and 0.99e-3", one, worse)
     print(f"\n{time.perf_counter() - begun:.0f} s")
 
 
