@@ -86,7 +86,8 @@ class RaceProgress:
                     highlight=False,
                 )
             self.console.print(
-                f"{escape(spec.task)}: {len(spec.arms)} arms × {len(spec.seeds)} seeds × "
+                f"{escape(spec.task)}: {amount(len(spec.arms), 'arm')} × "
+                f"{amount(len(spec.seeds), 'seed')} × "
                 f"{spec.steps} steps of {spec.batch_size} examples "
                 f"({spec.epochs:.3g} {'epoch' if spec.epochs == 1 else 'epochs'} each)",
                 highlight=False,
