@@ -260,7 +260,7 @@ class DeviceLaunch(Launch):
         numbers = (scalar_row, scalars, self._own, self._partial)
         with self._context():
             for index, (reduce, follow) in passes:
-                if self._count:
+                if self._count and self.program.passes[index].sums:
                     reduce[(self._count,)](
                         *tables, *numbers, self.n, *self._extra, **sizes, **shape
                     )
