@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -20,12 +21,30 @@ from rich.progress import (
 from steepest.numbers import amount
 from steepest.racing.spec import Plan
 
-__all__ = ["RaceProgress"]
+__all__ = ["Drawn", "RaceProgress"]
 
 _STAGES = {"tuning": "tuning", "final": "racing"}
 
 
-class RaceProgress:
+class Drawn:
+    """Something that is on the terminal while its ``with`` lasts."""
+
+    _progress: Progress
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+
+class RaceProgress(Drawn):
     """An observer that draws on a terminal, and prints one line per finished run elsewhere.
 
     Time left is the steps that are left at the speed of the last minutes, so it is right also for
@@ -57,18 +76,6 @@ class RaceProgress:
         self._stages: dict[str, str] = {}
         self._steps: dict[str, int] = {}
         self._numbers: dict[str, int] = {}
-
-    def __enter__(self) -> RaceProgress:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
 
     def started(self, plan: Plan, done: Mapping[str, int]) -> None:
         """Say what will run, and what is done already."""

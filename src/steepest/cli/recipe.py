@@ -7,7 +7,6 @@ import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Annotated
 
 import typer
@@ -16,6 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from steepest import craft
+from steepest.cli.progress import Drawn
 from steepest.cli.task_options import takes_task_options
 from steepest.numbers import time_text
 from steepest.racing.spec import Plan
@@ -91,7 +91,7 @@ def recipe(
         raise typer.Exit(3)
 
 
-class RecipeProgress:
+class RecipeProgress(Drawn):
     """Watches the steps and their races: one line per step that is done, one bar for the next."""
 
     def __init__(self, console: Console, *, quiet: bool) -> None:
@@ -110,18 +110,6 @@ class RecipeProgress:
         self._steps: dict[str, int] = {}
         self._now = ""
         self._left = ""
-
-    def __enter__(self) -> RecipeProgress:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
 
     def begins(self, step: int, seconds_left: float) -> None:
         """Name the step and the time that is left for it and those after it."""

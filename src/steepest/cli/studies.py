@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from types import TracebackType
 
 import typer
 from rich.console import Console
@@ -20,13 +19,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from steepest.cli.progress import Drawn
 from steepest.reporting.studies import print_study, study_json
 from steepest.studying import StudyResult
 
 __all__ = ["StudyProgress", "show_study"]
 
 
-class StudyProgress:
+class StudyProgress(Drawn):
     """A watcher that draws one bar on a terminal, and prints notes elsewhere too."""
 
     def __init__(self, *, quiet: bool) -> None:
@@ -46,18 +46,6 @@ class StudyProgress:
             disable=quiet or not self.console.is_terminal,
         )
         self._bar: TaskID | None = None
-
-    def __enter__(self) -> StudyProgress:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
 
     def advanced(self, done: int, total: int, text: str) -> None:
         """Move the bar."""
