@@ -25,6 +25,7 @@ from steepest.errors import InputError
 from steepest.racing.arm import resolve
 from steepest.racing.database import writable
 from steepest.racing.folder import open_race
+from steepest.racing.journal import forget
 from steepest.racing.observer import Observer, Pace
 from steepest.racing.plan import plan
 from steepest.racing.result import Result
@@ -37,7 +38,6 @@ from steepest.studies.independent import (
     read_members,
     seeds_of_runs,
 )
-from steepest.studies.journal import forget
 from steepest.studies.judging import check_is_classifier
 from steepest.studies.setting import Setting, Watcher, settle
 from steepest.studies.snapshots import snapshot_runs

@@ -150,9 +150,9 @@ def other_process_writes(folder: Path) -> str:
 
 def test_a_second_writer_is_refused_and_told_why(tmp_path: Path) -> None:
     with create(tmp_path):
-        with pytest.raises(LedgerError, match="another process is writing the race"):
+        with pytest.raises(LedgerError, match="another process is writing in"):
             Ledger.write(tmp_path)
-        assert "another process is writing the race" in other_process_writes(tmp_path)
+        assert "another process is writing in" in other_process_writes(tmp_path)
     assert other_process_writes(tmp_path) == "written\n"
 
 

@@ -174,11 +174,11 @@ def test_an_arm_that_asks_for_tuning_is_refused(task, tmp_path):
 
 
 def test_a_folder_without_a_study_or_with_a_race_is_refused(task, tmp_path):
-    with pytest.raises(LedgerError, match=r"is not the folder of a study: it has no study.jsonl"):
+    with pytest.raises(LedgerError, match=r"is not the folder of a study or a sweep: it has no"):
         StudyResult(tmp_path)
     race(task, [ARM], seeds=1, steps=4, out=tmp_path / "race", timing=0)
     with pytest.raises(LedgerError, match="is the folder of a race"):
         average(task, ARM, seeds=1, steps=4, out=tmp_path / "race")
     (tmp_path / "study.jsonl").write_text("{}\n")
-    with pytest.raises(LedgerError, match="not the file of a study"):
+    with pytest.raises(LedgerError, match="not written by this version of steepest"):
         StudyResult(tmp_path)

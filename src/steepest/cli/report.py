@@ -11,8 +11,8 @@ from steepest import api
 from steepest.cli.show import show
 from steepest.cli.studies import show_study
 from steepest.errors import InputError
+from steepest.racing import journal
 from steepest.reporting import write_summary_svg
-from steepest.studies import journal
 from steepest.studying import StudyResult
 
 __all__ = ["report"]

@@ -14,6 +14,7 @@ from steepest.errors import LedgerError
 __all__ = [
     "APPLICATION_ID",
     "FILE",
+    "JOURNAL",
     "SCHEMA_VERSION",
     "Lock",
     "check_is_ours",
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 FILE = "ledger.sqlite"
+JOURNAL = "study.jsonl"  # what a study or a sweep has instead; see `steepest.racing.journal`
 LOCK = "ledger.lock"
 SCHEMA_VERSION = 3
 APPLICATION_ID = 0x73747073  # "stps"
@@ -53,7 +55,7 @@ class Lock:
         except sqlite3.Error as error:
             if "locked" in str(error):
                 raise LedgerError(
-                    f"another process is writing the race in {folder}; wait until it is done, "
+                    f"another process is writing in {folder}; wait until it is done, "
                     "or stop it first (reading and reporting work meanwhile)"
                 ) from error
             raise LedgerError(
@@ -113,6 +115,11 @@ def existing(folder: Path) -> Path:
     """The ledger in a folder; `LedgerError` if there is none."""
     path = folder / FILE
     if not path.is_file():
+        if (folder / JOURNAL).is_file():
+            raise LedgerError(
+                f"{folder} is the folder of a study or a sweep, not of a race: steepest report "
+                "shows it, and the command that began it, given again, goes on with it"
+            )
         what = "has no ledger.sqlite" if folder.is_dir() else "does not exist"
         raise LedgerError(f"{folder} is not the folder of a race: it {what}; give the --out folder")
     return path

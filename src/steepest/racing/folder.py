@@ -15,7 +15,7 @@ from typing import Any
 from steepest import tasks
 from steepest.errors import LedgerError
 from steepest.racing.arm import check_source
-from steepest.racing.database import FILE, locked, now
+from steepest.racing.database import FILE, JOURNAL, locked, now
 from steepest.racing.environment import environment
 from steepest.racing.ledger import Ledger
 from steepest.racing.plan import plan_again
@@ -43,6 +43,10 @@ def open_race(folder: str | Path, plan: Plan, *, fresh: bool = False, command: s
             is writing it.
     """
     folder = Path(folder)
+    if (folder / JOURNAL).exists():
+        raise LedgerError(
+            f"{folder} is the folder of a study or a sweep; use another --out for a race"
+        )
     if fresh and folder.is_dir():
         delete_race(folder)
     if (folder / FILE).exists():

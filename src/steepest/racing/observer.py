@@ -1,4 +1,4 @@
-"""Who watches a race, how often it looks up, and how it is asked to stop."""
+"""Who watches a race, how often it looks up, and how whatever takes long is asked to stop."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Observer", "Pace", "Silent", "Stop", "StoppedError", "stop_requests"
 
 
 class StoppedError(SteepestError):
-    """The race was stopped; what was done is in its folder, and resuming goes on from there."""
+    """It was stopped; what was done is in its folder, and it can go on from there."""
 
     exit_code = 130
 
@@ -79,16 +79,16 @@ class Pace:
 
 
 class Stop:
-    """Whether somebody asked the race to stop; it does so where nothing is lost."""
+    """Whether somebody asked for an end; it comes where nothing is lost that need not be."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, last_words: StoppedError) -> None:
         self.requested = False
-        self._folder = folder
+        self._last_words = last_words
 
     def obey(self) -> None:
         """Raise `StoppedError` if it was asked for; call it after a commit."""
         if self.requested:
-            raise stopped(self._folder)
+            raise self._last_words
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.requested:  # the second time at once; the last commit stands
@@ -104,13 +104,16 @@ def stopped(folder: Path) -> StoppedError:
 
 
 @contextmanager
-def stop_requests(folder: Path) -> Iterator[Stop]:
+def stop_requests(last_words: StoppedError) -> Iterator[Stop]:
     """Ctrl-C and a request to terminate wait for the next commit meanwhile.
 
-    Only the main thread of a process can be asked; elsewhere the race cannot be stopped but by
+    Only the main thread of a process can be asked; elsewhere nothing can be stopped but by
     ending the process, which loses at most what was done since the last commit.
+
+    Args:
+        last_words: What is raised then; it says what is kept and how it goes on.
     """
-    stop = Stop(folder)
+    stop = Stop(last_words)
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return

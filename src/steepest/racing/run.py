@@ -14,7 +14,7 @@ from steepest.racing.engine import settle
 from steepest.racing.environment import differences, environment
 from steepest.racing.folder import sweep
 from steepest.racing.ledger import Ledger
-from steepest.racing.observer import Observer, Pace, Silent, StoppedError, stop_requests
+from steepest.racing.observer import Observer, Pace, Silent, StoppedError, stop_requests, stopped
 from steepest.racing.record import Place
 from steepest.racing.result import Result
 from steepest.racing.spec import Plan, RunPlan
@@ -72,7 +72,7 @@ def execute(
     watcher.started(plan, {row["run_id"]: row["steps_done"] for row in ledger.runs()})
     if waiting or ledger.verdict() is None:
         _begin(ledger, plan, watcher)
-    with stop_requests(ledger.folder) as stop:
+    with stop_requests(stopped(ledger.folder)) as stop:
         while True:
             for _, wave in itertools.groupby(waiting, key=lambda run: run.wave):
                 runs = list(wave)

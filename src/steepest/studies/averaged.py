@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from steepest.errors import InputError, unknown_name
-from steepest.studies.journal import opened
+from steepest.racing.journal import opened
 from steepest.studies.measuring import fill, measure, remeasure_batch_norm
 from steepest.studies.setting import Setting, Silent, Watcher
 from steepest.studies.study import Study, Variant, Wish, as_spec

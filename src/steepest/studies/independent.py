@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from steepest.errors import InputError, UnsupportedError
+from steepest.racing.journal import opened
 from steepest.racing.ledger import Ledger
 from steepest.racing.result import Result
-from steepest.studies.journal import opened
 from steepest.studies.judging import check_is_classifier, judge_members
 from steepest.studies.measuring import fill, remeasure_batch_norm
 from steepest.studies.setting import Setting, Silent, Watcher

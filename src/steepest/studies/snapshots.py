@@ -14,8 +14,8 @@ from torch import nn
 
 from steepest import schedules
 from steepest.errors import InputError
+from steepest.racing.journal import opened
 from steepest.schedules import Schedule
-from steepest.studies.journal import opened
 from steepest.studies.judging import check_is_classifier, judge_members
 from steepest.studies.measuring import fill, measure
 from steepest.studies.setting import Setting, Silent, Watcher

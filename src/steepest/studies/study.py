@@ -11,12 +11,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from steepest.errors import LedgerError
 from steepest.numbers import Unit, amount, unit_of
+from steepest.racing import journal
 from steepest.stats import Comparison, compare, mean_interval, seeds_to_decide_at_all
-from steepest.studies import journal
 
 __all__ = ["Contrast", "Study", "Variant", "Wish"]
 
+KINDS = ("average", "snapshots", "members", "transfer")
 VERBS = {"better": "beats", "worse": "is worse than", "undecided": "cannot be told from"}
 Reals = npt.NDArray[np.float64]
 
@@ -87,6 +89,10 @@ class Study:
         self.folder = Path(folder)
         header, rows, self.events = journal.read(self.folder)
         self.spec: dict[str, Any] = header["spec"]
+        if self.kind not in KINDS:
+            raise LedgerError(
+                f"{folder} is the folder of a {self.kind}, not of a study; steepest report shows it"
+            )
         self.meta: dict[str, Any] = header["meta"]
         places = {seed: place for place, seed in enumerate(self.spec["seeds"])}
         self.rows = sorted(rows, key=lambda row: places[row["seed"]])

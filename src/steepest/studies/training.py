@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from steepest.errors import InputError, LedgerError
-from steepest.racing.observer import Stop, StoppedError, stop_requests
-from steepest.studies.journal import CHECKPOINT, Journal
+from steepest.racing.journal import CHECKPOINT, Journal
+from steepest.racing.observer import Stop, stop_requests
 from steepest.studies.setting import Setting, Watcher
 from steepest.train import checkpoint
 from steepest.train.checkpoint import RunState, pack, unpack
@@ -89,7 +89,7 @@ def carry_out(
         device=setting.device,
     )
     journal.tell("engine", f"Trained in {why}" if together else f"Trained {why}")
-    with stop_requests(journal.folder) as stop:
+    with stop_requests(journal.stopped("everything that was done is kept")) as stop:
         place = _Place(
             journal, setting, members, work, watcher, stop,
             done=len(finished) * each * setting.steps,
@@ -165,21 +165,13 @@ def _train(place: _Place, seeds: Sequence[int], *, together: bool, saved: RunSta
             if group.alive:
                 _save(place, group, work, seeds, together=together)
             committed = time.monotonic()
-            _obey(place)
+            place.stop.obey()
     for row in work.rows(group):
         journal.add(row)
     (journal.folder / CHECKPOINT).unlink(missing_ok=True)
     place.done += setting.steps * len(runs)
     place.watcher.advanced(place.done, place.total, f"{len(journal.rows)} seeds done")
-    _obey(place)
-
-
-def _obey(place: _Place) -> None:
-    if place.stop.requested:
-        raise StoppedError(
-            f"stopped; everything that was done is kept in {place.journal.folder}. Give the same "
-            "command again to go on"
-        )
+    place.stop.obey()
 
 
 def _save(place: _Place, group: Group, work: Work, seeds: Sequence[int], *, together: bool) -> None:

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from steepest.errors import InputError, TaskError, UnsupportedError
 from steepest.racing.arm import Arm
-from steepest.racing.observer import StoppedError, stop_requests
-from steepest.studies.journal import Journal, opened
+from steepest.racing.journal import Journal, opened
+from steepest.racing.observer import stop_requests
 from steepest.studies.setting import Setting, Silent, Watcher
 from steepest.studies.study import Study, Variant, Wish, as_spec
 from steepest.train.batchnorm import freeze_batch_norm
@@ -253,7 +253,7 @@ class _Runner:
         per_seed = len(self.amounts) * len(WAYS)
         total = len(self.setting.seeds) * per_seed
         done = len(finished) * per_seed
-        with stop_requests(self.journal.folder) as stop:
+        with stop_requests(self.journal.stopped("the seeds that are finished are kept")) as stop:
             for seed in self.setting.seeds:
                 if seed in finished:
                     continue
@@ -267,11 +267,7 @@ class _Runner:
                             values[f"{way}/{n}"] = numbers
                         done += 1
                         self.watcher.advanced(done, total, f"seed {seed}: {way}, {n:,} examples")
-                        if stop.requested:
-                            raise StoppedError(
-                                f"stopped; the seeds that are finished are kept in "
-                                f"{self.journal.folder}. Give the same command again to go on"
-                            )
+                        stop.obey()
                 status = "diverged" if lost else "done"
                 self.journal.add({"seed": seed, "status": status, "values": values, "lost": lost})
 

@@ -1,7 +1,7 @@
-"""What a study has found so far: one line of JSON per seed, each on the disk before the next.
+"""What a study or a sweep has found so far: lines of JSON, each on the disk before the next.
 
-DIR/study.jsonl               first what is studied, then what came out, then nothing is changed
-DIR/checkpoint.safetensors    where the runs that are under way can go on
+DIR/study.jsonl               first what is asked for, then what came out; no line is ever changed
+DIR/checkpoint.safetensors    where the runs of a study that are under way can go on
 """
 
 from __future__ import annotations
@@ -16,22 +16,23 @@ from typing import IO, Any
 
 from steepest.errors import LedgerError
 from steepest.racing.database import FILE as RACE
-from steepest.racing.database import locked, now, writable
+from steepest.racing.database import JOURNAL, locked, now, writable
+from steepest.racing.observer import StoppedError
 
-__all__ = ["CHECKPOINT", "FILE", "Journal", "forget", "opened", "read"]
+__all__ = ["CHECKPOINT", "FILE", "Journal", "forget", "kind", "opened", "read"]
 
-FILE = "study.jsonl"
+FILE = JOURNAL
 CHECKPOINT = "checkpoint.safetensors"
 PARTS = ("race", "snapshots", "features")  # subfolders that a study may make
 _FORMAT = 1
 
 
 class Journal:
-    """A study's file, open for writing; see `opened`.
+    """The file, open for writing; see `opened`.
 
     Attributes:
-        folder: The study's folder.
-        spec: What is studied, as plain values.
+        folder: Where it lies.
+        spec: What is asked for, as plain values; ``kind`` says of what kind it is.
         rows: What came out, in the order in which it was written.
         events: What a reader should know.
     """
@@ -56,6 +57,12 @@ class Journal:
         self.events.append(event)
         self._write({"event": event})
 
+    def stopped(self, kept: str, lost: str = "") -> StoppedError:
+        """What is said when it was stopped: what is kept, what is not, and how it goes on."""
+        return StoppedError(
+            f"stopped; {kept} in {self.folder}{lost}. Give the same command again to go on"
+        )
+
     def _write(self, line: Mapping[str, Any]) -> None:
         try:
             self._file.write(json.dumps(line) + "\n")
@@ -76,21 +83,23 @@ def opened(
     meta: Mapping[str, Any],
     fresh: bool = False,
 ) -> Iterator[Journal]:
-    """The journal of a study: a new one, or the one that lies there if it is of the same study.
+    """A new journal, or the one that lies there if the same was asked for.
 
     Args:
         folder: Made if it does not exist.
-        spec: What is studied; an unfinished study goes on only if it is equal.
+        spec: What is asked for; what lies there goes on only if it is equal.
         meta: What is worth knowing about how it was done, such as versions and the command.
-        fresh: Delete a study that lies there and begin again.
+        fresh: Delete what lies there and begin again.
 
     Raises:
-        LedgerError: If another study or a race lies there, another process writes it, or it
+        LedgerError: If something else or a race lies there, another process writes it, or it
             cannot be written.
     """
     folder = writable(Path(folder))
     if (folder / RACE).exists():
-        raise LedgerError(f"{folder} is the folder of a race; use another --out for a study")
+        raise LedgerError(
+            f"{folder} is the folder of a race; use another --out for a {_called(spec)}"
+        )
     spec = json.loads(json.dumps(spec))
     with locked(folder):
         if fresh:
@@ -113,20 +122,30 @@ def opened(
 
 
 def read(folder: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:
-    """The header, the rows and the events of a study, finished or not.
+    """The header, the rows and the events, of a finished journal or not.
 
     Raises:
         LedgerError: If there is none, or it is not readable.
     """
     path = Path(folder) / FILE
     if not path.is_file():
-        raise LedgerError(f"{folder} is not the folder of a study: it has no {FILE}")
+        raise LedgerError(f"{folder} is not the folder of a study or a sweep: it has no {FILE}")
     header, lines, _ = _lines(path)
     return (
         header,
         [line["row"] for line in lines if "row" in line],
         [line["event"] for line in lines if "event" in line],
     )
+
+
+def kind(folder: str | Path) -> str | None:
+    """What the journal in a folder is about; None if there is none.
+
+    Raises:
+        LedgerError: If it is not readable.
+    """
+    path = Path(folder) / FILE
+    return str(_lines(path)[0]["spec"]["kind"]) if path.is_file() else None
 
 
 def _lines(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
@@ -141,9 +160,9 @@ def _lines(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
             break
         found.append(value)
         whole += len(line)
-    if not found or found[0].get("steepest") != _FORMAT:
+    if not found or found[0].get("steepest") != _FORMAT or "spec" not in found[0]:
         raise LedgerError(
-            f"{path} is not the file of a study of this version of steepest; use another --out, "
+            f"{path} was not written by this version of steepest; use another --out, "
             "or --fresh to delete it"
         )
     return found[0], found[1:], whole
@@ -151,6 +170,11 @@ def _lines(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
 
 def _check_same(folder: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
     different = [key for key in dict.fromkeys([*there, *here]) if there.get(key) != here.get(key)]
+    if "kind" in different:
+        raise LedgerError(
+            f"{folder} holds a {_called(there)} of another kind: {there.get('kind')} there and "
+            f"{here.get('kind')} here. Use another --out, or --fresh to delete that and begin again"
+        )
     if different:
         shown = [
             f"{key} is {there.get(key)} there and {here.get(key)} here"
@@ -159,13 +183,18 @@ def _check_same(folder: Path, there: Mapping[str, Any], here: Mapping[str, Any])
             for key in different
         ]
         raise LedgerError(
-            f"{folder} holds another study: {'; '.join(shown)}. Use another --out, or --fresh to "
-            "delete that study and begin again"
+            f"{folder} holds another {_called(there)}: {'; '.join(shown)}. Use another --out, or "
+            f"--fresh to delete that {_called(there)} and begin again"
         )
 
 
+def _called(spec: Mapping[str, Any]) -> str:
+    """What messages call it: averages, ensembles and transfers are studies."""
+    return "sweep" if spec.get("kind") == "sweep" else "study"
+
+
 def forget(folder: str | Path) -> None:
-    """Delete the study in a folder, with all that belongs to it; nothing if there is none.
+    """Delete what a journal in a folder is about, with all that belongs to it; nothing without one.
 
     Raises:
         LedgerError: If another process writes it.
