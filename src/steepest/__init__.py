@@ -19,15 +19,14 @@ if TYPE_CHECKING:
     from steepest.api import (
         MultiResult,
         RaceResult,
-        SweepResult,
         load,
         race,
         resume,
-        sweep,
     )
     from steepest.auditing import audit
     from steepest.craft import diagnose, recipe
     from steepest.errors import SteepestError
+    from steepest.ranging import SweepResult, sweep
     from steepest.reporting.schedules import draw_schedules
     from steepest.searching import SearchResult, search
     from steepest.studying import StudyResult, average, ensemble, transfer
@@ -81,7 +80,7 @@ _PUBLIC = {
     "SearchResult": ("steepest.searching", "SearchResult"),
     "SteepestError": ("steepest.errors", "SteepestError"),
     "StudyResult": ("steepest.studying", "StudyResult"),
-    "SweepResult": ("steepest.api", "SweepResult"),
+    "SweepResult": ("steepest.ranging", "SweepResult"),
     "Task": ("steepest.train.task", "Task"),
     "audit": ("steepest.auditing", "audit"),
     "diagnose": ("steepest.craft", "diagnose"),
@@ -101,7 +100,7 @@ _PUBLIC = {
     "rules": ("steepest.rules", ""),
     "schedules": ("steepest.schedules", ""),
     "search": ("steepest.searching", "search"),
-    "sweep": ("steepest.api", "sweep"),
+    "sweep": ("steepest.ranging", "sweep"),
     "tasks": ("steepest.tasks", ""),
 }
 

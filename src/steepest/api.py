@@ -1,4 +1,4 @@
-"""The verbs in Python: race, resume, load, sweep.
+"""The verbs in Python: race, resume, load.
 
 >>> import steepest, tempfile
 >>> from steepest import tasks
@@ -16,11 +16,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, overload
-
-from torch import Tensor, nn
 
 from steepest import tasks
 from steepest.errors import InputError, LedgerError
@@ -35,10 +33,6 @@ from steepest.racing.several import Several, is_several, open_several, places
 from steepest.racing.spec import Plan
 from steepest.reporting.html import write_html
 from steepest.reporting.several import write_several_html
-from steepest.reporting.sweep import draw_sweep
-from steepest.sweeping.live import sweep_live
-from steepest.sweeping.result import Sweep
-from steepest.sweeping.sweep import read_range, sweep_task
 from steepest.train.guard import GuardRule
 from steepest.train.stopping import StopRule
 from steepest.train.task import Task
@@ -46,13 +40,10 @@ from steepest.train.task import Task
 __all__ = [
     "MultiResult",
     "RaceResult",
-    "SweepResult",
     "load",
     "prepare",
     "race",
-    "read_range",
     "resume",
-    "sweep",
 ]
 
 
@@ -404,96 +395,3 @@ def load(folder: str | Path) -> RaceResult | MultiResult:
         LedgerError: If there is no race in the folder.
     """
     return MultiResult(folder) if is_several(folder) else RaceResult(folder)
-
-
-class SweepResult(Sweep):
-    """The outcome of a range test, with the way to draw it."""
-
-    def draw(self, path: str | Path) -> Path:
-        """Write the picture as ``.html``, ``.svg`` or ``.png``."""
-        return draw_sweep(self, path)
-
-
-def sweep(
-    task: str | Task | nn.Module,
-    arm: Any,
-    *,
-    lr: tuple[float, float] | None = None,
-    rates: int = 36,
-    seeds: int | Sequence[int] | None = None,
-    steps: int | None = None,
-    batch_size: int | None = None,
-    device: str = "cpu",
-    classical: bool = False,
-    level: float = 0.95,
-    loader: Iterable[Any] | None = None,
-    loss: Callable[[Any, Any], Tensor] | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> SweepResult:
-    """The learning-rate range test: where the loss falls the fastest, and where it blows up.
-
-    With a task, every rate is held constant for a short run, with several seeds, all from the
-    same start and all at once as one population; then the edge of stability is looked at more
-    closely. Where the runs cannot be batched, and on request, one run per seed whose rate grows
-    from step to step (Smith, arXiv:1506.01186).
-
-    With a model and its optimizer, always the latter, on copies: parameters, buffers, gradients,
-    the optimizer's state, the generators of torch, NumPy and Python, those of loader and
-    samplers, and train or eval mode are bit for bit what they were.
-
-    Args:
-        task: The task or its name; or a model that exists.
-        arm: The optimizer as in `race`, a bare name with its defaults; or the optimizer that
-            belongs to the model. Its own learning rate does not matter; groups keep their ratios.
-        lr: The lowest and the highest rate; default 1e-6 to 10.
-        rates: How many, evenly spread over the logarithm.
-        seeds: Their number or the seeds themselves; default 4, with a model 3.
-        steps: Of every run; default 100, of one whose rate grows 200.
-        batch_size: Default: the task's.
-        device: ``cpu`` or ``cuda``; a model is swept where it is.
-        classical: Let the rate grow within one run per seed.
-        level: Of the intervals.
-        loader: With a model: what yields batches ``(x, y)``, again and again.
-        loss: With a model: ``(outputs, targets) -> loss``.
-        progress: Told how many run-steps are done, of how many.
-
-    Raises:
-        InputError: For an empty range, too few rates or steps, an arm that cannot be, a loader
-            that can be read only once, or a loss that uses the model itself.
-
-    >>> import steepest
-    >>> result = steepest.sweep("mnist-logreg", "sgd", lr=(1e-4, 10), rates=12, seeds=2, steps=20)
-    >>> 1e-3 < result.suggestion < 0.5, result.findings.suggestion.sure
-    (True, 'clear')
-    """
-    if isinstance(task, nn.Module):
-        found = sweep_live(
-            task,
-            arm,
-            loader=loader,
-            loss=loss,
-            lr=lr,
-            seeds=3 if seeds is None else seeds,
-            steps=200 if steps is None else steps,
-            level=level,
-            progress=progress,
-        )
-    else:
-        if loader is not None or loss is not None:
-            raise InputError(
-                "loader and loss belong to a model that exists; a task has its own data and loss"
-            )
-        found = sweep_task(
-            tasks.load(task),
-            arm,
-            lr=lr,
-            rates=rates,
-            seeds=4 if seeds is None else seeds,
-            steps=100 if steps is None else steps,
-            batch_size=batch_size,
-            device=device,
-            classical=classical,
-            level=level,
-            progress=progress,
-        )
-    return SweepResult(**vars(found))

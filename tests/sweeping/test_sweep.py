@@ -46,8 +46,8 @@ def bowl(model=Bowl, **changes):
         ("torch.optim:SGD(lr=1)", 2 / 10),
     ],
 )
-def test_on_a_quadratic_the_edge_is_the_stable_limit_within_10_percent(arm, limit):
-    result = steepest.sweep(bowl(), arm, lr=(1e-4, 10), rates=24, seeds=3)
+def test_on_a_quadratic_the_edge_is_the_stable_limit_within_10_percent(arm, limit, tmp_path):
+    result = steepest.sweep(bowl(), arm, lr=(1e-4, 10), rates=24, seeds=3, out=tmp_path)
     assert result.kind == "held"
     assert result.edge == pytest.approx(limit, rel=0.1)
     assert result.findings.edge.high / result.findings.edge.low < 1.2
@@ -55,9 +55,11 @@ def test_on_a_quadratic_the_edge_is_the_stable_limit_within_10_percent(arm, limi
     assert result.findings.lowest < limit
 
 
-def test_the_suggestion_is_where_the_end_loss_falls_the_fastest():
+def test_the_suggestion_is_where_the_end_loss_falls_the_fastest(tmp_path):
     """Of a quadratic everything is known: the losses follow from the start in closed form."""
-    result = steepest.sweep(bowl(), "sgd", lr=(1e-5, 0.1), rates=30, seeds=3, steps=50)
+    result = steepest.sweep(
+        bowl(), "sgd", lr=(1e-5, 0.1), rates=30, seeds=3, steps=50, out=tmp_path
+    )
     u = np.linspace(-5, -1, 4001)
     curves = []
     for seed in range(3):
@@ -73,18 +75,20 @@ def test_the_suggestion_is_where_the_end_loss_falls_the_fastest():
     assert 0.5 < result.suggestion / truth < 2
 
 
-def test_a_model_that_cannot_be_batched_gets_the_classical_test_with_the_reason():
+def test_a_model_that_cannot_be_batched_gets_the_classical_test_with_the_reason(tmp_path):
     class Branching(Bowl):
         def forward(self, x):
             return super().forward(x) if self.w.sum() > -1e9 else super().forward(-x)
 
-    result = steepest.sweep(bowl(Branching), "sgd", lr=(1e-4, 10), seeds=3)
+    result = steepest.sweep(bowl(Branching), "sgd", lr=(1e-4, 10), seeds=3, out=tmp_path / "a")
     assert result.kind == "growing"
     assert "cannot be batched" in result.reason
     assert "data-dependent" in result.reason
     assert 0.2 < result.edge < 4  # an upper bound of the limit, and says so
     assert any("upper bound" in note for note in result.findings.notes)
-    asked = steepest.sweep(bowl(), "sgd", lr=(1e-4, 10), seeds=3, classical=True)
+    asked = steepest.sweep(
+        bowl(), "sgd", lr=(1e-4, 10), seeds=3, classical=True, out=tmp_path / "b"
+    )
     assert asked.kind == "growing"
     assert asked.reason == "as was asked for"
 
@@ -106,14 +110,17 @@ def test_everybodys_optimizer_is_brought_to_a_rate_and_groups_keep_their_ratios(
     assert found.label == "sgd(momentum=0.9)"
 
 
-def test_equal_calls_find_equal_numbers_and_leave_chance_alone():
+def test_equal_calls_find_equal_numbers_and_leave_chance_alone(tmp_path):
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    one, two = (steepest.sweep(bowl(), "adam", rates=8, seeds=2, steps=20) for _ in range(2))
+    one, two = (
+        steepest.sweep(bowl(), "adam", rates=8, seeds=2, steps=20, out=tmp_path / name)
+        for name in ("one", "two")
+    )
     assert torch.equal(torch.get_rng_state(), before)
     assert np.array_equal(one.findings.ends, two.findings.ends)
-    strip = lambda r: {k: v for k, v in r.to_dict().items() if k != "seconds"}  # noqa: E731
-    assert strip(one) == strip(two)
+    apart = {"seconds": 0, "folder": ""}
+    assert one.to_dict() | apart == two.to_dict() | apart
 
 
 @pytest.mark.parametrize(
@@ -131,18 +138,22 @@ def test_equal_calls_find_equal_numbers_and_leave_chance_alone():
         ({"arm": "adam(beta1=0.8..0.9)"}, "varies the learning rate alone.*fix beta1"),
         ({"arm": "adam(lr=1e-3..1)", "lr": (1e-3, 1)}, "given twice"),
         ({"loss": lambda o, y: o.mean()}, "belong to a model that exists"),
+        ({"device": "cdua"}, "cdua"),
+        ({"batch_size": 64}, "64"),
     ],
 )
-def test_what_cannot_be_swept_is_refused(arguments, said):
-    given = {"arm": "sgd", **arguments}
+def test_what_cannot_be_swept_is_refused_before_there_is_a_folder(arguments, said, tmp_path):
+    given = {"arm": "sgd", "out": tmp_path / "sweep", **arguments}
     with pytest.raises(InputError, match=said):
         steepest.sweep(bowl(), **given)
+    assert not (tmp_path / "sweep").exists()
 
 
-def test_a_loss_that_is_never_finite_is_the_tasks_fault():
+@pytest.mark.parametrize("classical", [False, True])
+def test_a_loss_that_is_never_finite_is_the_tasks_fault(classical, tmp_path):
     task = bowl(loss=lambda outputs, targets: outputs.mean() * float("nan"))
     with pytest.raises(TaskError, match="not finite before the first step"):
-        steepest.sweep(task, "sgd", rates=5, seeds=2, steps=5)
+        steepest.sweep(task, "sgd", rates=5, seeds=2, steps=5, classical=classical, out=tmp_path)
 
 
 def test_ranges_are_read():

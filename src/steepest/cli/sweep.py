@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,14 +10,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from steepest import api
+from steepest import ranging
+from steepest.cli.studies import FRESH, JSON, QUIET, StudyProgress, typed
 from steepest.cli.task_options import takes_task_options
-from steepest.reporting.save import check_format
-from steepest.reporting.sweep import draw_sweep, sweep_lines
+from steepest.errors import InputError
+from steepest.reporting.save import FORMATS, check_format
+from steepest.reporting.sweep import sweep_flags, sweep_lines
 
-__all__ = ["sweep"]
+__all__ = ["show_sweep", "sweep"]
 
 
 @takes_task_options
@@ -43,37 +43,35 @@ def sweep(
     ] = False,
     level: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
     out: Annotated[
-        Path | None, typer.Option(help="Draw it into this .html, .svg or .png file.")
+        Path | None, typer.Option(help="The sweep's folder. Default: named by task and settings.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    picture: Annotated[
+        Path | None, typer.Option(help="Also draw it into this .html, .svg or .png file.")
+    ] = None,
+    fresh: Annotated[bool, FRESH] = False,
+    as_json: Annotated[bool, JSON] = False,
+    quiet: Annotated[bool, QUIET] = False,
 ) -> None:
     """Test a range of learning rates: where the loss falls the fastest, and where it blows up.
 
-    Every rate is held constant for a short run, with several seeds from the same start, all of them
-    at once as one population. A model that cannot be batched gets the classical test instead.
+    Every rate is held constant for a short run, with several seeds; the runs of a seed have the
+    same start and train at once. A model that cannot be batched gets the classical test instead.
+    Repeating the command goes on where it stopped; a finished sweep is only shown.
 
-    Example: steepest sweep mnist-mlp --arm adam --out sweep.html
+    Example: steepest sweep mnist-mlp --arm adam --picture sweep.svg
     """
-    if out is not None:
-        check_format(out)
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("[bold]sweeping"),
-        BarColumn(bar_width=30),
-        TextColumn("{task.completed:,}/{task.total:,} run-steps"),
-        TimeElapsedColumn(),
-        TextColumn("· left"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=quiet or as_json or not console.is_terminal,
-    ) as bar:
-        shown = bar.add_task("", total=rates * seeds * steps)
-        result = api.sweep(
+    if out is not None and out.suffix.lower() in FORMATS:
+        raise InputError(
+            f"--out is the folder of the sweep, and '{out}' looks like a picture; to draw one, say "
+            f"--picture {out}"
+        )
+    if picture is not None:
+        check_format(picture)
+    with StudyProgress(quiet=quiet or as_json) as progress:
+        result = ranging.sweep(
             task,
             arm,
-            lr=None if lr is None else api.read_range(lr),
+            lr=None if lr is None else ranging.read_range(lr),
             rates=rates,
             seeds=seeds,
             steps=steps,
@@ -81,28 +79,43 @@ def sweep(
             device=device,
             classical=classical,
             level=level,
-            progress=lambda done, total: bar.update(shown, completed=done, total=total),
+            out=out,
+            fresh=fresh,
+            progress=lambda done, total: progress.advanced(
+                done, total, f"{done:,}/{total:,} run-steps"
+            ),
+            command=typed(),
         )
-    command = shlex.join(["steepest", *sys.argv[1:]])
-    written = None if out is None else draw_sweep(result, out, command=command)
+    show_sweep(result, as_json=as_json, picture=picture)
+
+
+def show_sweep(
+    result: ranging.SweepResult,
+    *,
+    as_json: bool,
+    report: Path | None = None,
+    picture: Path | None = None,
+) -> None:
+    """Print what came out, write page and picture, and name the page in the last line."""
+    page = result.report(report)
+    drawn = None if picture is None else result.draw(picture)
     if as_json:
-        body = result.to_dict() | ({} if written is None else {"picture": str(written)})
-        typer.echo(json.dumps(body, indent=2))
+        values = {**result.to_dict(), "report": str(page)}
+        json.dump(values if drawn is None else {**values, "picture": str(drawn)}, sys.stdout,
+                  indent=2)  # fmt: skip
+        sys.stdout.write("\n")
         return
-    _show(result, written)
-
-
-def _show(result: api.SweepResult, written: Path | None) -> None:
     console = Console()
     console.print(f"[bold]{escape(result.headline)}[/]", highlight=False)
     for sentence in result.sentences:
         console.print(escape(sentence), highlight=False)
-    for note in result.findings.notes:
-        console.print(f"[dim]Note: {escape(note)}[/]", highlight=False)
+    for flag in sweep_flags(result):
+        console.print(f"[dim]Note: {escape(flag.text)}[/]", highlight=False)
     lines = sweep_lines(result)
     if lines:
         console.print("\nloss over the learning rate; ▲ suggestion, ╳ edge of stability")
         for line in lines:
             console.print(line, markup=False, highlight=False)
-    if written is not None:
-        console.print(f"\npicture: {escape(str(written))}", highlight=False, soft_wrap=True)
+    if drawn is not None:
+        console.print(f"\npicture: {escape(str(drawn))}", highlight=False, soft_wrap=True)
+    console.print(f"\nreport: {escape(str(page))}", highlight=False, soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from steepest.errors import InputError
@@ -11,7 +12,7 @@ from steepest.reporting.chart import Chart, panel
 from steepest.reporting.drawing import Picture
 from steepest.reporting.page import Page, render_page, write_whole
 
-__all__ = ["FORMATS", "check_format", "save_charts"]
+__all__ = ["FORMATS", "charts_page", "check_format", "save_charts"]
 
 FORMATS = (".html", ".svg", ".png")
 
@@ -59,20 +60,20 @@ def save_charts(
     """
     ending = check_format(path)
     if ending == ".html":
-        tall = round(height + 70)
-        figures = tuple(panel(chart, height=tall, wide=len(charts) == 1) for chart in charts)
-        picture = Picture(key, question or title, says, figures)
         known = page or Page(headline=title, eyebrow=under)
-        whole = Page(
-            headline=known.headline,
-            eyebrow=known.eyebrow,
-            sentences=known.sentences,
-            flags=known.flags,
-            pictures=[picture, *known.pictures],
-            tables=known.tables,
-            command=known.command,
+        whole = charts_page(
+            charts, known, height=height, key=key, question=question or title, says=says
         )
         return write_whole(path, render_page(whole).encode(), what="the page")
     draw = canvas.svg if ending == ".svg" else canvas.png
     data = draw(charts, title=title, under=under, columns=columns, height=height)
     return write_whole(path, data, what="the picture")
+
+
+def charts_page(
+    charts: Sequence[Chart], page: Page, *, height: float, key: str, question: str, says: str
+) -> Page:
+    """The page with the charts as its first picture; the arguments are those of `save_charts`."""
+    tall = round(height + 70)
+    figures = tuple(panel(chart, height=tall, wide=len(charts) == 1) for chart in charts)
+    return replace(page, pictures=[Picture(key, question, says, figures), *page.pictures])

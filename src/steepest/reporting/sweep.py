@@ -12,59 +12,94 @@ from steepest.numbers import amount, significant
 from steepest.reporting.braille import braille
 from steepest.reporting.chart import Chart, Line, Mark
 from steepest.reporting.facts import Flag
-from steepest.reporting.page import Page
+from steepest.reporting.page import Page, render_page, write_whole
 from steepest.reporting.palette import COLORS
-from steepest.reporting.save import save_charts
+from steepest.reporting.save import charts_page, save_charts
 from steepest.sweeping.result import rounded
 
 if TYPE_CHECKING:
     from steepest.sweeping.result import Sweep
 
-__all__ = ["draw_sweep", "sweep_lines"]
+__all__ = ["draw_sweep", "sweep_flags", "sweep_lines", "write_sweep_html"]
 
 BLUE, ORANGE, RED, GREY = COLORS[0], COLORS[1], COLORS[5], COLORS[11]
 
 
-def draw_sweep(sweep: Sweep, path: str | Path, *, command: str = "") -> Path:
+_HEIGHT = 250
+_QUESTION = "Loss over the learning rate"
+_SAYS = (
+    "Dots are runs, one per rate and seed; the line is what a smooth curve makes of their mean. "
+    "The other picture is its slope, how much the loss falls per decade of the rate: the "
+    "suggestion is its lowest point."
+)
+
+
+def draw_sweep(sweep: Sweep, path: str | Path) -> Path:
     """Write the picture as ``.html``, ``.svg`` or ``.png``.
+
+    Raises:
+        InputError: For an unknown ending.
+        LedgerError: For a place that cannot be written to.
+    """
+    return save_charts(
+        _charts(sweep),
+        path,
+        title=sweep.headline,
+        under=f"{_under(sweep)}. {' '.join(sweep.sentences)}",
+        columns=1,
+        height=_HEIGHT,
+        key="sweep",
+        question=_QUESTION,
+        says=_SAYS,
+        page=_page(sweep),
+    )
+
+
+def write_sweep_html(sweep: Sweep, path: str | Path) -> Path:
+    """Write the page of a sweep.
 
     Args:
         sweep: The outcome.
-        path: The file.
-        command: What repeats it, for the page.
+        path: The file, or a folder that gets a ``report.html``.
 
     Raises:
-        InputError: For an unknown ending, or a place that cannot be written to.
+        LedgerError: If it cannot be written there.
     """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "report.html"
+    page = charts_page(
+        _charts(sweep), _page(sweep), height=_HEIGHT, key="sweep", question=_QUESTION, says=_SAYS
+    )
+    return write_whole(path, render_page(page).encode(), what="the page")
+
+
+def sweep_flags(sweep: Sweep) -> list[Flag]:
+    """What to know before believing it."""
+    told = (f"{event}." for event in sweep.events)
+    return [Flag("note", text) for text in (*sweep.findings.notes, *told)]
+
+
+def _page(sweep: Sweep) -> Page:
+    return Page(
+        headline=sweep.headline,
+        eyebrow=_under(sweep),
+        sentences=sweep.sentences,
+        flags=sweep_flags(sweep),
+        command=sweep.command,
+    )
+
+
+def _under(sweep: Sweep) -> str:
     spec = sweep.spec
-    under = (
+    return (
         f"{spec.task} · {spec.arm} · {amount(len(spec.seeds), 'seed')} × "
         f"{amount(spec.steps, 'step')} · {spec.device}"
     )
-    page = Page(
-        headline=sweep.headline,
-        eyebrow=under,
-        sentences=sweep.sentences,
-        flags=[Flag("note", note) for note in sweep.findings.notes],
-        command=command,
-    )
-    charts = [_loss(sweep)]
-    if len(sweep.findings.grid):
-        charts.append(_slope(sweep))
-    return save_charts(
-        charts,
-        path,
-        title=sweep.headline,
-        under=f"{under}. {' '.join(sweep.sentences)}",
-        columns=1,
-        height=250,
-        key="sweep",
-        question="Loss over the learning rate",
-        says="Dots are runs, one per rate and seed; the line is what a smooth curve makes of their "
-        "mean. The other picture is its slope, how much the loss falls per decade of the rate: the "
-        "suggestion is its lowest point.",
-        page=page,
-    )
+
+
+def _charts(sweep: Sweep) -> list[Chart]:
+    return [_loss(sweep), _slope(sweep)] if len(sweep.findings.grid) else [_loss(sweep)]
 
 
 def _marks(sweep: Sweep, *, words: bool) -> list[Mark]:

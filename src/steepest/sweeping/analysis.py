@@ -39,6 +39,7 @@ __all__ = [
     "edge_of",
     "end_losses",
     "local_fit",
+    "noise_of_ends",
     "notes_of",
     "suggest",
     "unstable_runs",

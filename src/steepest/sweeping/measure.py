@@ -1,6 +1,6 @@
 """The runs of a range test: many rates and seeds as populations, or one growing rate.
 
-R  learning rates      S  seeds      N  steps
+R  learning rates      N  steps
 """
 
 from __future__ import annotations
@@ -107,19 +107,31 @@ def hold(
     task: Task,
     arm: Arm,
     rates: Floats,
-    seeds: Sequence[int],
+    seed: int,
     *,
     steps: int,
     batch_size: int | None,
     device: str,
-    progress: Progress,
+    progress: Callable[[int], None],
+    note: Callable[[str], None],
 ) -> npt.NDArray[np.float64]:
-    """Train every rate, held constant, with every seed, from the same start.
+    """Train every rate, held constant, with one seed, from the same start.
+
+    Args:
+        task: What is trained.
+        arm: What trains it, at the rates in place of its own.
+        rates: ``[R]``.
+        seed: Of all runs.
+        steps: Of every run.
+        batch_size: Default: the task's.
+        device: Where.
+        progress: Told how many run-steps are done.
+        note: Told what a reader should know.
 
     Returns:
-        Losses ``[R, S, N]``; not-a-number after the step at which a run diverged.
+        Losses ``[R, N]``; not-a-number after the step at which a run diverged.
     """
-    members = [Member(at_rate(arm, float(lr)), None, seed) for lr in rates for seed in seeds]
+    members = [Member(at_rate(arm, float(lr)), None, seed) for lr in rates]
     losses = np.full((len(members), steps), np.nan)
     each = member_bytes(task, members[0], batch_size=batch_size or task.batch_size, device=device)
     most = fitting(each, find_device(device)) or len(members)
@@ -127,7 +139,7 @@ def hold(
         list(range(first, min(first + most, len(members))))
         for first in range(0, len(members), most)
     ]
-    total, before = len(members) * steps, 0
+    before = 0
     while waiting:
         places = waiting.pop(0)
         try:
@@ -137,17 +149,18 @@ def hold(
                 losses[places[0] : places[-1] + 1],
                 batch_size=batch_size,
                 device=device,
-                progress=lambda done, before=before: progress(before + done, total),  # type: ignore[misc]
+                progress=lambda done, before=before: progress(before + done),  # type: ignore[misc]
             )
         except Exception as error:
             if not is_out_of_memory(error) or len(places) == 1:
                 raise
+            note(f"{len(places)} runs at a time do not fit into memory; halved")
             half = len(places) // 2
             waiting = [places[:half], places[half:], *waiting]
             gc.collect()
             continue
         before += len(places) * steps
-    return losses.reshape(len(rates), len(seeds), steps)
+    return losses
 
 
 def _train(
@@ -178,40 +191,41 @@ def grow(
     task: Task,
     arm: Arm,
     rates: Floats,
-    seeds: Sequence[int],
+    seed: int,
     *,
     batch_size: int | None,
     device: str,
-    progress: Progress,
+    progress: Callable[[int], None],
 ) -> npt.NDArray[np.float64]:
-    """Train one run per seed whose rate grows from step to step.
+    """Train one run whose rate grows from step to step.
 
     Returns:
-        Losses ``[S, N]``; not-a-number after a run's blow-up.
+        Losses ``[N]``; not-a-number after its blow-up.
     """
-    losses = np.full((len(seeds), len(rates)), np.nan)
+    losses = np.full(len(rates), np.nan)
     high = float(rates[-1])
-    for row, seed in enumerate(seeds):
-        run = SoloRun(
-            task,
-            optimizer=at_rate(arm, high),
-            schedule=lambda step, total: float(rates[step]) / high,
-            seed=seed,
-            steps=len(rates),
-            batch_size=batch_size,
-            device=device,
-        )
-        while run.position < len(rates) and run.diverged_at is None:
-            first = run.position
-            chunk = run.advance(_LOOK)
-            losses[row, first : first + len(chunk.loss)] = chunk.loss
-            progress(row * len(rates) + run.position, losses.size)
-            if has_blown(losses[row, : run.position]):
-                break
+    run = SoloRun(
+        task,
+        optimizer=at_rate(arm, high),
+        schedule=lambda step, total: float(rates[step]) / high,
+        seed=seed,
+        steps=len(rates),
+        batch_size=batch_size,
+        device=device,
+    )
+    while run.position < len(rates) and run.diverged_at is None:
+        first = run.position
+        chunk = run.advance(_LOOK)
+        losses[first : first + len(chunk.loss)] = chunk.loss
+        progress(run.position)
+        if has_blown(losses[: run.position]):
+            break
     return losses
 
 
 def has_blown(losses: npt.NDArray[np.float64]) -> bool:
     """Whether the last loss of a growing run is far above its first ones."""
+    if not len(losses):
+        return False
     start = float(np.median(losses[:5]))
-    return len(losses) > 0 and bool(losses[-1] > start + (BLOWN - 1) * abs(start))
+    return bool(losses[-1] > start + (BLOWN - 1) * abs(start))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -89,6 +90,9 @@ class Sweep:
         reason: Why it was measured so.
         seconds: How long it took.
         steps_done: Run-steps, those of refining among them.
+        folder: Where it lies; None for a sweep of a live model, which writes nothing.
+        command: What repeats it, where it was typed.
+        events: What happened on the way that a reader should know.
     """
 
     spec: SweepSpec
@@ -97,6 +101,9 @@ class Sweep:
     reason: str
     seconds: float
     steps_done: int
+    folder: Path | None = None
+    command: str = ""
+    events: tuple[str, ...] = ()
 
     @property
     def suggestion(self) -> float | None:
@@ -164,8 +171,10 @@ class Sweep:
         findings = self.findings
         found, edge = findings.suggestion, findings.edge
         return {
+            "folder": None if self.folder is None else str(self.folder),
             "task": self.spec.task,
             "arm": self.spec.arm,
+            "headline": self.headline,
             "kind": self.kind,
             "reason": self.reason,
             "suggestion": {
@@ -185,6 +194,7 @@ class Sweep:
             "lowest": findings.lowest,
             "level": findings.level,
             "notes": list(findings.notes),
+            "events": list(self.events),
             "rates": findings.rates.tolist(),
             "losses": [[_number(v) for v in row] for row in findings.ends.tolist()],
             "start": findings.start.tolist(),
