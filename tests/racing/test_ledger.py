@@ -221,7 +221,7 @@ def test_foreign_and_damaged_files_are_named(tmp_path: Path, opening) -> None:
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(LedgerError, match="format 99 and this steepest reads up to 3"):
+    with pytest.raises(LedgerError, match="format 99 and this steepest reads up to 4"):
         opening(tmp_path)
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 1")

@@ -31,7 +31,7 @@ __all__ = [
 FILE = "ledger.sqlite"
 JOURNAL = "study.jsonl"  # what a study or a sweep has instead; see `steepest.racing.journal`
 LOCK = "ledger.lock"
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 APPLICATION_ID = 0x73747073  # "stps"
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, default_collate
 
-from steepest.errors import TaskError
+from steepest.errors import InputError, TaskError
 from steepest.train.randomness import batch_order, derive, seed_all
 
 __all__ = [
@@ -244,10 +244,18 @@ class Stream(Protocol):
     """The training batches of one run: a function of (seed, step)."""
 
     steps_per_epoch: int
-    digest: bytes
+
+    @property
+    def digest(self) -> bytes:
+        """A hash over what was handed out so far, and in which order."""
+        ...
 
     def batch(self, step: int) -> Batch:
         """The batch of this step; the digest moves on by what was handed out."""
+        ...
+
+    def restore(self, steps: int, digest: bytes) -> None:
+        """Go to where so many batches were handed out, with this digest."""
         ...
 
 
@@ -257,36 +265,65 @@ def _chain(digest: bytes, more: Any) -> bytes:
 
 
 class OrderStream:
-    """Batches of a source in its order."""
+    """Batches of a source in its order.
+
+    The digest runs over the numbers that are handed out, epoch by epoch: each epoch's hash is keyed
+    with the one before it. So it can be had again for any number of steps, without the steps.
+    """
 
     def __init__(self, source: Source, *, seed: int, batch_size: int) -> None:
         self.source = source
         self.seed = seed
         self.batch_size = batch_size
         self.steps_per_epoch = source.examples // batch_size
-        self.digest = bytes(16)
         self._epoch = -1
         self._order = torch.empty(0, dtype=torch.int64)
+        self._counted = 0  # the epoch that the hash is of
+        self._hash = hashlib.blake2b(key=bytes(16), digest_size=16)
         self._noisy = isinstance(source, DatasetSource)
         self._cpu = torch.device("cpu")
 
-    def indices(self, step: int) -> Tensor:
-        """The numbers of the examples of this step's batch."""
+    def indices(self, step: int, steps: int = 1) -> Tensor:
+        """The numbers of the examples of this step's batch, and of further ones of its epoch."""
         epoch, position = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             self._order = self.source.order(self.seed, epoch, self.batch_size)
             self._epoch = epoch
-        return self._order[position * self.batch_size : (position + 1) * self.batch_size]
+        first = position * self.batch_size
+        return self._order[first : first + steps * self.batch_size]
 
-    def hand_out(self, step: int) -> Tensor:
-        """The numbers of the examples of this step's batch, hashed as handed out."""
-        indices = self.indices(step)
-        self.digest = _chain(self.digest, indices.numpy())
-        return indices
+    def count_in(self, step: int, indices: Tensor) -> None:
+        """Hash the numbers of examples that were handed out, in steps of one epoch."""
+        epoch = step // self.steps_per_epoch
+        if epoch != self._counted:
+            self._hash = hashlib.blake2b(key=self._hash.digest(), digest_size=16)
+            self._counted = epoch
+        self._hash.update(indices.numpy().data)
+
+    @property
+    def digest(self) -> bytes:
+        """Of what was handed out so far."""
+        return self._hash.digest()
+
+    def restore(self, steps: int, digest: bytes) -> None:
+        """Go to where so many batches were handed out.
+
+        Raises:
+            InputError: If they were others.
+        """
+        self._counted = 0
+        self._hash = hashlib.blake2b(key=bytes(16), digest_size=16)
+        for first in range(0, steps, self.steps_per_epoch):
+            self.count_in(first, self.indices(first, min(self.steps_per_epoch, steps - first)))
+        if self.digest != digest:
+            raise InputError(
+                "this checkpoint belongs to another run: its batches came in another order"
+            )
 
     def batch(self, step: int) -> Batch:
         """Gather, and hash the numbers of the examples."""
-        indices = self.hand_out(step)
+        indices = self.indices(step)
+        self.count_in(step, indices)
         if self._noisy:  # augmentation inside a Dataset draws from the global generators
             seed_all(derive(self.seed, "data", step), self._cpu)
         return self.source.batch(indices)
@@ -330,6 +367,10 @@ class LoaderStream:
             data = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
             self.digest = _chain(self.digest, data.numpy())
         return batch
+
+    def restore(self, steps: int, digest: bytes) -> None:
+        """Take the digest over; where the reading goes on, the next step says."""
+        self.digest = digest
 
     def _start(self, step: int) -> Iterator[Any]:
         value = derive(self.seed, "order", step // self.steps_per_epoch)
