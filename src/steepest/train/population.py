@@ -30,18 +30,15 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap  # type: ignore[attr-defined,unused-ignore]
 
 from steepest.errors import InputError, SteepestError, UnsupportedError
+from steepest.train.allocator import keep_freed_memory
 from steepest.train.checkpoint import RunState, pack, unpack
-from steepest.train.data import (
-    OrderStream,
-    TensorSource,
-    check_batch_size,
-    map_tensors,
-    open_source,
-)
+from steepest.train.data import TensorSource, check_batch_size, map_tensors, open_source
 from steepest.train.dropout import step_words
 from steepest.train.guard import Guarded, GuardRule
 from steepest.train.measuring import measure
+from steepest.train.orders import Orders
 from steepest.train.randomness import isolated, run_key
+from steepest.train.recorded import Passes
 from steepest.train.solo import Chunk, OptimizerFactory, Schedule, find_device
 from steepest.train.stacks import Stacks
 from steepest.train.steppers import Steppers
@@ -79,6 +76,8 @@ class Population:
         batch_size: None: the task's.
         device: ``"cpu"`` or ``"cuda"``.
         compiled: Run the model through `torch.compile`.
+        recorded: Repeat the tensor operations of a pass where that gives the same bits and pays,
+            instead of running the model's code (see `steepest.train.recorded`).
 
     Attributes:
         start_hashes: Of each member's initial parameters and buffers, equal to its solo run's.
@@ -110,6 +109,7 @@ class Population:
         batch_size: int | None = None,
         device: str | torch.device = "cpu",
         compiled: bool = False,
+        recorded: bool = True,
     ) -> None:
         if not members:
             raise InputError("a population needs at least one member, got none")
@@ -120,6 +120,7 @@ class Population:
         self.steps = steps
         self.batch_size = batch_size
         self.compiled = compiled
+        self.recorded = recorded
         self.device = find_device(device)
         self.position = 0
         self.diverged_at: list[int | None] = [None] * len(members)
@@ -130,11 +131,11 @@ class Population:
         self._seen: dict[int, dict[str, Tensor]] = {}
         self._is_guarded = any(m.guard is not None for m in members)
         self._guarded = [None if m.guard is None else Guarded(m.guard) for m in members]
+        keep_freed_memory()
         with isolated(self.device):
-            self._open_streams()
+            self._open_source()
             if not task.checked:
-                indices = self._streams[members[0].seed].indices(0)
-                task.check(self._source.batch(indices))
+                task.check(self._source.batch(self._orders.numbers(0)[: self._b]))
             self.stacks = Stacks(
                 task, [m.seed for m in members], self.device, own_linear=not compiled
             )
@@ -144,14 +145,21 @@ class Population:
         self.start_hashes = self.stacks.start_hashes
         keys = torch.tensor([run_key(m.seed) for m in members], dtype=torch.int32)
         self._run_keys_M2 = keys.to(self.device)
-        self._order: list[str | None] = [None] * len(members)
-        self._forward = self._compile() if compiled else self._losses
+        self._passes = Passes(
+            task,
+            self._compile() if compiled else self._losses,
+            model=self.stacks.template,
+            params=self.stacks.params,
+            buffers=self.stacks.buffers,
+            trained=self.stacks.trained,
+            key=len(members),
+            steps=None if compiled or not recorded else steps,
+        )
 
     def __len__(self) -> int:
         return len(self.members)
 
-    def _open_streams(self) -> None:
-        """One stream per seed: members with equal seeds see equal batches."""
+    def _open_source(self) -> None:
         task, where = self.task, f"task '{self.task.name}': train"
         source = open_source(task.train, self.device, where=where)
         if not isinstance(source, TensorSource):
@@ -162,12 +170,9 @@ class Population:
             )
         self._source = source
         self._b = check_batch_size(self.batch_size or task.batch_size, source, where=where)
-        self._streams = {
-            m.seed: OrderStream(source, seed=m.seed, batch_size=self._b) for m in self.members
-        }
-        rows = {seed: row for row, seed in enumerate(self._streams)}
-        self._rows_M = torch.tensor([rows[m.seed] for m in self.members])
-        self.steps_per_epoch = source.examples // self._b
+        self._orders = Orders(source, [m.seed for m in self.members], self._b, self.device)
+        self._order: list[str | None] = [None] * len(self.members)
+        self.steps_per_epoch = self._orders.steps_per_epoch
 
     # ------------------------------------------------------------------ training
 
@@ -191,8 +196,8 @@ class Population:
         return [i for i, step in ends if step is not None and step < self.position]
 
     def order_hash(self, place: int) -> str:
-        """Running hash over the numbers of the examples that this member was given."""
-        return self._order[place] or self._streams[self.members[place].seed].digest.hex()
+        """A hash over the numbers of the examples that this member was given."""
+        return self._order[place] or self._orders.digest(place, self.position)
 
     def advance(self, n: int) -> list[Chunk]:
         """Train ``n`` steps, or to the end; the members' chunks in the order of their places.
@@ -238,17 +243,16 @@ class Population:
         x, y = self._batch(step)
         if self.stacks.key is not None:
             self.stacks.key.copy_(step_words(self._run_keys_M2, step))
-        loss_M = self._forward(self.stacks.params, self.stacks.buffers, x, y)
-        values_M: NDArray[Any] = loss_M.detach().to("cpu").numpy()
+        loss_M, grads = self._passes(x, y)
+        values_M: NDArray[Any] = loss_M.to("cpu").numpy()
         ending: list[int] = []
         if self._is_guarded or not np.isfinite(values_M).all():
             ending = [i for i in self._alive if self._ends(i, step, float(values_M[i]))]
             for place in ending:
                 self._freeze(place, diverged_at=step)
         if self._alive:
-            torch.autograd.backward(loss_M, torch.ones_like(loss_M))
-            self.steppers.step(self._alive)
-        for place in ending:  # the backward pass needs the stacks as they were
+            self.steppers.step(self._alive, grads)
+        for place in ending:
             if (guarded := self._guarded[place]) is not None:
                 guarded.put_back(self.stacks.of(place))
         return values_M
@@ -265,7 +269,8 @@ class Population:
     ) -> None:
         self.diverged_at[place], self.stopped_at[place] = diverged_at, stopped_at
         self._alive = [i for i in self._alive if i != place]
-        self._order[place] = self._streams[self.members[place].seed].digest.hex()
+        given = self.position if diverged_at is None else diverged_at + 1
+        self._order[place] = self._orders.digest(place, given)
 
     def stop(self, place: int) -> None:
         """Leave a member as it is now: its run has come to its end before the others'."""
@@ -300,14 +305,22 @@ class Population:
 
     def _batch(self, step: int) -> tuple[Any, Any]:
         """``[M, B, ...]``, gathered where the data lie."""
-        rows_SB = torch.stack([stream.hand_out(step) for stream in self._streams.values()])
-        flat = rows_SB[self._rows_M].reshape(-1)
-        x, y = self._source.batch(flat)
+        x, y = self._source.batch(self._orders.numbers(step))
         shape = (len(self.members), self._b)
         return (
             map_tensors(lambda t: t.view(*shape, *t.shape[1:]), x),
             map_tensors(lambda t: t.view(*shape, *t.shape[1:]), y),
         )
+
+    def _assure(self) -> None:
+        """Before something is looked at or kept: what was repeated is still what is written."""
+        if not self._passes.in_doubt:
+            return
+        step = max(0, self.position - 1)
+        with isolated(self.device), quiet():
+            self.steppers.show_trained()
+            self.stacks.template.train()
+            self._passes.check(*self._batch(step))
 
     def _losses(
         self, params: dict[str, Tensor], buffers: dict[str, Tensor], x: Any, y: Any
@@ -344,6 +357,7 @@ class Population:
             split: Which one.
             remember: So that `keep_best` can keep what was looked at.
         """
+        self._assure()
         found: list[dict[str, float] | None] = [None] * len(self.members)
         with isolated(self.device), self._evaluating(), torch.no_grad(), quiet():
             for first in range(0, len(self.members), _EVALUATE):
@@ -407,6 +421,7 @@ class Population:
 
     def weights(self, place: int) -> dict[str, Tensor]:
         """Copies of a member's named parameters, on the CPU."""
+        self._assure()
         if (settled := self._settled.get(place)) is not None:
             return {name: settled[name].to("cpu", copy=True) for name in self.stacks.params}
         with self.steppers.showing_answers():
@@ -419,6 +434,7 @@ class Population:
 
     def state(self, place: int) -> RunState:
         """A member's state, in the form of `SoloRun.state`: the run can go on in either."""
+        self._assure()
         tensors: dict[str, Tensor] = {}
         optimizer, base = self.steppers.state(place)
         meta = {
@@ -473,8 +489,7 @@ class Population:
         for i, saved in found.items():
             self.diverged_at[i] = saved.meta["diverged_at"]
             if i in alive:
-                digest = bytes.fromhex(saved.meta["order_hash"])
-                self._streams[self.members[i].seed].digest = digest
+                self._orders.restore(i, self.position, saved.meta["order_hash"])
             else:
                 self._order[i] = saved.meta["order_hash"]
             self.stacks.put(i, unpack(saved.meta["model"], saved.tensors))
@@ -515,6 +530,7 @@ class Population:
             batch_size=self.batch_size,
             device=self.device,
             compiled=self.compiled,
+            recorded=self.recorded,
         )
         later = {n: step for n, i in enumerate(places) if (step := self._ended(i)) is not None}
         smaller.restore(

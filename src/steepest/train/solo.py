@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from steepest.errors import InputError, SteepestError, TaskError
 from steepest.optim.build import build, from_rule
 from steepest.optim.routing import Routed
+from steepest.train.allocator import keep_freed_memory
 from steepest.train.checkpoint import RunState, pack, unpack
 from steepest.train.data import eval_batches, open_stream, tensors_of
 from steepest.train.decay import spare_decay
@@ -135,6 +136,7 @@ class SoloRun:
         self.ended = False
         if steps < 0:
             raise InputError(f"a run needs steps >= 0, got {steps}")
+        keep_freed_memory()
         with isolated(self.device):
             self._stream = open_stream(
                 task.train,
@@ -167,15 +169,15 @@ class SoloRun:
             )
 
     def _first_batch(self) -> Any:
-        digest = self._stream.digest
+        fresh = self._stream.digest
         batch = self._stream.batch(0)
-        self._stream.digest = digest
+        self._stream.restore(0, fresh)
         return batch
 
     @property
     def order_hash(self) -> str:
-        """Running hash over the numbers of the examples handed out so far (over the bytes of
-        the batches where they come from a DataLoader).
+        """A hash over the numbers of the examples handed out so far (over the bytes of the batches
+        where they come from a DataLoader).
         """
         return self._stream.digest.hex()
 
@@ -379,7 +381,8 @@ class SoloRun:
         self._base_lr = list(meta["base_lr"])
         self.position = meta["position"]
         self.diverged_at = meta["diverged_at"]
-        self._stream.digest = bytes.fromhex(meta["order_hash"])
+        handed = self.position + (self.diverged_at is not None)
+        self._stream.restore(handed, bytes.fromhex(meta["order_hash"]))
         if self._guarded is not None:
             self._guarded.load_state(unpack(meta.get("guard"), state.tensors))
         self._best = unpack(meta["best"], state.tensors) if "best" in meta else {}

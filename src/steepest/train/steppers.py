@@ -114,11 +114,16 @@ class Steppers:
                 _Stepper(home, range(first, first + count), params, schedule, base)
             )
         self._idle: set[int] = set()
+        self._going: list[int] = []
+        self._constant: NDArray[np.float32] | None = None  # rates that no schedule changes
+        self._bound: list[Tensor | None] = [None] * len(self._trained)
 
     # ------------------------------------------------------------------ training
 
     def set_rates(self, step: int) -> NDArray[np.float32]:
         """Set the learning rates of a step; those of the members' first groups."""
+        if self._constant is not None:
+            return self._constant
         factors: dict[int, float] = {}
         rates = np.zeros(len(self._members), np.float32)
         for place, member in enumerate(self._members):
@@ -133,18 +138,28 @@ class Steppers:
                     else:
                         group["lr"] = base * factor
             rates[place] = rate_of(groups[0])
+        if all(member.schedule is None for member in self._members):
+            self._constant = rates
         return rates
 
-    def step(self, going: Sequence[int]) -> None:
-        """Update the members in these places from the gradients of the stacks."""
-        columns = []
-        for stack in self._trained:
-            columns.append([] if stack.grad is None else stack.grad.unbind(0))
-            stack.grad = None
-        for place in going:
-            member = self._members[place]
-            for param, column in zip(member.params, columns, strict=True):
-                param.grad = column[place] if column else None
+    def step(self, going: Sequence[int], grads: Sequence[Tensor | None]) -> None:
+        """Update the members in these places.
+
+        Args:
+            going: The places.
+            grads: Of the stacks of the trained parameters, in their order; None where the loss
+                does not depend on one.
+        """
+        here = list(going)
+        for number, grad in enumerate(grads):
+            if grad is not None and grad is self._bound[number] and here == self._going:
+                continue  # written to the same place as before
+            column = None if grad is None else grad.unbind(0)
+            for place in going:
+                param = self._members[place].params[number]
+                param.grad = None if column is None else column[place]
+            self._bound[number] = grad
+        self._going = here
         self._rest(set(range(len(self._members))).difference(going))
         busy = {id(self._members[place].optimizer) for place in going}
         for optimizer in self.launches:
@@ -208,6 +223,7 @@ class Steppers:
             restore_optimizer(optimizer, merged)
         for place, (_, base) in states.items():
             self._members[place].base = list(base)
+        self._constant = None
 
 
 def _kind(optimizer: torch.optim.Optimizer) -> Any:
