@@ -20,6 +20,7 @@ from steepest.train.agreement import why_not_together
 from steepest.train.checkpoint import RunState
 from steepest.train.memory import fitting, member_bytes
 from steepest.train.population import Member, Population
+from steepest.train.precision import FLOAT32
 from steepest.train.solo import SoloRun, model_state
 from steepest.train.task import Task, build_model
 
@@ -36,6 +37,7 @@ class Group:
         batch_size: Default: the task's.
         device: ``cpu`` or ``cuda``.
         together: As one population; else one run after the other, a step of each.
+        precision: ``float32``, ``tf32`` or ``bf16``.
 
     >>> task = Task(name="tiny", model=lambda: nn.Linear(8, 1), loss=nn.functional.mse_loss,
     ...             train=(torch.ones(64, 8), torch.ones(64, 1)))
@@ -55,6 +57,7 @@ class Group:
         batch_size: int | None = None,
         device: str = "cpu",
         together: bool = True,
+        precision: str = FLOAT32,
     ) -> None:
         self.task = task
         self.members = tuple(members)
@@ -64,7 +67,12 @@ class Group:
         self._solos: list[SoloRun] = []
         if together:
             self._population = Population(
-                task, members, steps=steps, batch_size=batch_size, device=device
+                task,
+                members,
+                steps=steps,
+                batch_size=batch_size,
+                device=device,
+                precision=precision,
             )
         else:
             self._solos = [
@@ -76,6 +84,7 @@ class Group:
                     steps=steps,
                     batch_size=batch_size,
                     device=device,
+                    precision=precision,
                 )
                 for member in members
             ]
@@ -183,7 +192,13 @@ class Group:
 
 
 def how_to_train(
-    task: Task, members: Sequence[Member], *, steps: int, batch_size: int, device: str
+    task: Task,
+    members: Sequence[Member],
+    *,
+    steps: int,
+    batch_size: int,
+    device: str,
+    precision: str = FLOAT32,
 ) -> tuple[int, bool, str]:
     """How many runs to train at a time, whether as populations, and why.
 
@@ -192,15 +207,17 @@ def how_to_train(
     """
     if len(members) < 2:
         return 1, False, "one run trains by itself"
-    reason = why_not_together(task, members, steps=steps, batch_size=batch_size, device=device)
+    settings: dict[str, Any] = {
+        "batch_size": batch_size, "device": device, "precision": precision
+    }  # fmt: skip
+    reason = why_not_together(task, members, steps=steps, **settings)
     if reason is not None:
         return 1, False, f"one by one, since they cannot be batched: {reason}"
-    each = member_bytes(task, members[0], batch_size=batch_size, device=device)
+    each = member_bytes(task, members[0], **settings)
     size = min(len(members), fitting(each, torch.device(device)) or len(members))
     few = list(members)[: min(size, 8)]
-    settings: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "device": device}
-    alone = _seconds(Group(task, few[:1], together=False, **settings))
-    batched = _seconds(Group(task, few, **settings)) / len(few)
+    alone = _seconds(Group(task, few[:1], steps=steps, together=False, **settings))
+    batched = _seconds(Group(task, few, steps=steps, **settings)) / len(few)
     times = f"{1e3 * batched:.3g} ms per step of a run there, {1e3 * alone:.3g} ms alone"
     if batched > alone:
         return 1, False, f"one by one: {len(few)} at a time would be slower ({times})"

@@ -6,6 +6,9 @@ Mapping ``x @ W.T`` over members gives ``dW.T = x.T @ g``: a stack that lies tra
 be copied before an optimizer can read it beside the weights. Computed as ``dW = g.T @ x`` it lies
 right from the start. In evaluations all members read the same examples, and the first layer of all
 of them is one product with one large matrix.
+
+Autocast does not see into an `autograd.Function`: its backward pass would get 16-bit gradients and
+float32 weights. So inputs are cast before it, as autocast casts those of `nn.functional.linear`.
 """
 
 from __future__ import annotations
@@ -63,6 +66,7 @@ class _Linear(torch.autograd.Function):
                 x, weight.flatten(0, 1), None if bias is None else bias.flatten()
             )
             return flat.view(*lead, members, weight.shape[1]), len(lead)
+        x, weight, bias = _autocast(x, weight, bias)
         x = x.movedim(in_dims[0], 0)
         lead = x.shape[1:-1]
         out: Tensor = _Stacked.apply(x.reshape(members, -1, x.shape[-1]), weight, bias)  # type: ignore[no-untyped-call]
@@ -73,6 +77,17 @@ def _stack(tensor: Tensor, dim: int | None, members: int) -> Tensor:
     if dim is None:
         return tensor.expand(members, *tensor.shape)
     return tensor.movedim(dim, 0)
+
+
+def _autocast(
+    x: Tensor, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The inputs as autocast gives them to a product, if it is on; it leaves float64 alone."""
+    kind = x.device.type
+    if not torch.is_autocast_enabled(kind) or x.dtype == torch.float64:
+        return x, weight, bias
+    dtype = torch.get_autocast_dtype(kind)
+    return x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
 
 
 def _forward(self: nn.Linear, x: Tensor) -> Tensor:

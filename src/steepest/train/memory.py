@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from steepest.train.population import Member, Population
+from steepest.train.precision import FLOAT32
 from steepest.train.task import Task
 
 __all__ = ["available_bytes", "fitting", "is_out_of_memory", "member_bytes"]
@@ -42,7 +43,9 @@ def available_bytes(device: torch.device) -> int | None:
     return free if limit == "max" else min(free, int(limit) - used)
 
 
-def member_bytes(task: Task, member: Member, *, batch_size: int, device: str) -> int:
+def member_bytes(
+    task: Task, member: Member, *, batch_size: int, device: str, precision: str = FLOAT32
+) -> int:
     """Bytes that one member takes in a step: what it keeps, and what its backward pass needs.
 
     Counted, not guessed: one member trains one step, and what autograd saves is added up.
@@ -54,7 +57,9 @@ def member_bytes(task: Task, member: Member, *, batch_size: int, device: str) ->
         return x
 
     plain = replace(member, schedule=None)  # no schedule is made for a run of one step
-    alone = Population(task, [plain], steps=1, batch_size=batch_size, device=device)
+    alone = Population(
+        task, [plain], steps=1, batch_size=batch_size, device=device, precision=precision
+    )
     kept = [*alone.stacks.params.values(), *alone.stacks.buffers.values()]
     with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
         alone.advance(1)

@@ -37,6 +37,7 @@ from steepest.train.dropout import step_words
 from steepest.train.guard import Guarded, GuardRule
 from steepest.train.measuring import measure
 from steepest.train.orders import Orders
+from steepest.train.precision import FLOAT32, Precision
 from steepest.train.randomness import isolated, run_key
 from steepest.train.recorded import Passes
 from steepest.train.solo import Chunk, OptimizerFactory, Schedule, find_device
@@ -78,6 +79,7 @@ class Population:
         compiled: Run the model through `torch.compile`.
         recorded: Repeat the tensor operations of a pass where that gives the same bits and pays,
             instead of running the model's code (see `steepest.train.recorded`).
+        precision: ``"float32"``, ``"tf32"`` or ``"bf16"``; see `steepest.train.precision`.
 
     Attributes:
         start_hashes: Of each member's initial parameters and buffers, equal to its solo run's.
@@ -110,6 +112,7 @@ class Population:
         device: str | torch.device = "cpu",
         compiled: bool = False,
         recorded: bool = True,
+        precision: str = FLOAT32,
     ) -> None:
         if not members:
             raise InputError("a population needs at least one member, got none")
@@ -122,6 +125,7 @@ class Population:
         self.compiled = compiled
         self.recorded = recorded
         self.device = find_device(device)
+        self.precision = Precision(precision, self.device)
         self.position = 0
         self.diverged_at: list[int | None] = [None] * len(members)
         self.stopped_at: list[int | None] = [None] * len(members)
@@ -152,7 +156,7 @@ class Population:
             params=self.stacks.params,
             buffers=self.stacks.buffers,
             trained=self.stacks.trained,
-            key=len(members),
+            key=(len(members), self.precision.name),
             steps=None if compiled or not recorded else steps,
         )
 
@@ -210,7 +214,7 @@ class Population:
         counts = [0] * M
         begin = time.perf_counter()
         # a rate or a loss beyond float32 is recorded as infinite
-        with isolated(self.device), quiet(), np.errstate(over="ignore"):
+        with isolated(self.device), self.precision.held(), quiet(), np.errstate(over="ignore"):
             self.steppers.show_trained()
             self.stacks.template.train()
             for k in range(first, first + n):
@@ -317,7 +321,7 @@ class Population:
         if not self._passes.in_doubt:
             return
         step = max(0, self.position - 1)
-        with isolated(self.device), quiet():
+        with isolated(self.device), self.precision.held(), quiet():
             self.steppers.show_trained()
             self.stacks.template.train()
             self._passes.check(*self._batch(step))
@@ -337,7 +341,7 @@ class Population:
         def model(*args: Any, **kwargs: Any) -> Any:
             return functional_call(self.stacks.template, (params, buffers), args, kwargs)
 
-        return self.task.compute_loss(cast("nn.Module", model), (x, y))
+        return self.precision.compute_loss(self.task, cast("nn.Module", model), (x, y))
 
     def _compile(self) -> Callable[..., Tensor]:
         mode = "reduce-overhead" if self.device.type == "cuda" else "default"
@@ -403,12 +407,13 @@ class Population:
 
     @contextmanager
     def _fit_for_vmap(self) -> Iterator[None]:
-        """Eval mode; torch's shortcut for attention in it knows no `vmap`."""
+        """Eval mode in the run's precision; torch's shortcut for attention knows no `vmap`."""
         shortcut = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
         self.stacks.template.eval()
         try:
-            yield
+            with self.precision.held():
+                yield
         finally:
             torch.backends.mha.set_fastpath_enabled(shortcut)
             self.stacks.template.train()
@@ -531,6 +536,7 @@ class Population:
             device=self.device,
             compiled=self.compiled,
             recorded=self.recorded,
+            precision=self.precision.name,
         )
         later = {n: step for n, i in enumerate(places) if (step := self._ended(i)) is not None}
         smaller.restore(

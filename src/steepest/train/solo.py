@@ -29,6 +29,7 @@ from steepest.train.data import eval_batches, open_stream, tensors_of
 from steepest.train.decay import spare_decay
 from steepest.train.dropout import KEY, key_dropout, step_words
 from steepest.train.guard import Guarded, GuardRule
+from steepest.train.precision import FLOAT32, Precision
 from steepest.train.randomness import derive, isolated, run_key, seed_all
 from steepest.train.strangers import asks_again, show_trained, showing_answer
 from steepest.train.task import Task, build_model, hash_tensors
@@ -92,6 +93,7 @@ class SoloRun:
         batch_size: None: the task's.
         device: ``"cpu"`` or ``"cuda"``.
         guard: Ends the run when it blows up, and puts back the weights from before.
+        precision: ``"float32"``, ``"tf32"`` or ``"bf16"``; see `steepest.train.precision`.
 
     Attributes:
         start_hash: sha256 over names, types, shapes and bytes of the initial parameters and
@@ -122,12 +124,14 @@ class SoloRun:
         batch_size: int | None = None,
         device: str | torch.device = "cpu",
         guard: GuardRule | None = None,
+        precision: str = FLOAT32,
     ) -> None:
         self.task = task
         self.seed = seed
         self.steps = steps
         self.schedule = schedule
         self.device = find_device(device)
+        self.precision = Precision(precision, self.device)
         self.position = 0
         self.diverged_at: int | None = None
         self._guarded = None if guard is None else Guarded(guard)
@@ -190,7 +194,7 @@ class SoloRun:
         done = 0
         begin = time.perf_counter()
         # a rate or a loss beyond float32 is recorded as infinite
-        with isolated(self.device), np.errstate(over="ignore"):
+        with isolated(self.device), self.precision.held(), np.errstate(over="ignore"):
             show_trained(self.optimizer)
             self.model.train()
             for k in range(first, first + n):
@@ -238,7 +242,7 @@ class SoloRun:
             self._key.copy_(step_words(self._run_key, step))
         seed_all(noise, self.device)
         self.optimizer.zero_grad()
-        loss, _ = self.task.compute_loss(self.model, batch)
+        loss, _ = self.precision.compute_loss(self.task, self.model, batch)
         if self.device.type == "cuda":
             # The host reads the loss while the device works on the backward pass, so the check
             # before the update is exact and costs no idle time.
@@ -267,7 +271,7 @@ class SoloRun:
         def closure() -> Tensor:
             seed_all(noise, self.device)
             self.optimizer.zero_grad()
-            loss, _ = self.task.compute_loss(self.model, batch)
+            loss, _ = self.precision.compute_loss(self.task, self.model, batch)
             torch.autograd.backward(loss)
             return loss.detach()
 
@@ -288,12 +292,12 @@ class SoloRun:
         where = f"task '{self.task.name}': {split}"
         total, examples = 0.0, 0
         outputs, targets = [], []
-        with isolated(self.device), self._evaluating(), torch.no_grad():
+        with isolated(self.device), self.precision.held(), self._evaluating(), torch.no_grad():
             seed_all(derive(self.seed, "evaluate"), self.device)
             for batch in eval_batches(
                 data, batch_size=self.task.eval_batch_size, device=self.device, where=where
             ):
-                loss, out = self.task.compute_loss(self.model, batch)
+                loss, out = self.precision.compute_loss(self.task, self.model, batch)
                 n = len(next(iter(tensors_of(batch[1]) or tensors_of(batch[0]))))
                 total, examples = total + float(loss) * n, examples + n
                 if self.task.metrics:
