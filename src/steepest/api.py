@@ -34,6 +34,7 @@ from steepest.racing.spec import Plan
 from steepest.reporting.html import write_html
 from steepest.reporting.several import write_several_html
 from steepest.train.guard import GuardRule
+from steepest.train.precision import FLOAT32, PrecisionName
 from steepest.train.stopping import StopRule
 from steepest.train.task import Task
 
@@ -122,7 +123,10 @@ def default_folder(*planned: Plan) -> Path:
 
 def _asked(planned: Plan) -> str:
     options = "(" in (planned.task_spec or "")  # a ready-made task with options
-    return json.dumps(planned.spec.to_dict(), sort_keys=True) + str(planned.task_spec) * options
+    spec = planned.spec.to_dict()
+    if spec["precision"] == FLOAT32:  # folders keep the names that they had before one could ask
+        del spec["precision"]
+    return json.dumps(spec, sort_keys=True) + str(planned.task_spec) * options
 
 
 class RaceSettings(TypedDict, total=False):
@@ -147,6 +151,7 @@ class RaceSettings(TypedDict, total=False):
     defaults: bool
     early_stopping: StopRule | str | None
     guard: GuardRule | str | None
+    precision: PrecisionName
     timing: float
     engine: EngineName
     fresh: bool
@@ -190,6 +195,7 @@ def race(
     defaults: bool = False,
     early_stopping: StopRule | str | None = None,
     guard: GuardRule | str | None = None,
+    precision: PrecisionName = "float32",
     timing: float = 6.0,
     engine: EngineName = "auto",
     fresh: bool = False,
@@ -233,6 +239,9 @@ def race(
             `steepest.EarlyStopping`.
         guard: ``"factor=10, steps=20"`` or ``"threshold=100"``: a run whose loss is that high
             counts as diverged. See `steepest.DivergenceGuard`.
+        precision: What the runs compute in, whatever the process has set: ``"float32"``,
+            ``"tf32"`` (CUDA's matrix units), or ``"bf16"`` (autocast; weights and the optimizer's
+            state stay float32). Another precision is another race.
         timing: Seconds for measuring what a step costs, arms alternating; 0 leaves it out.
         engine: How the runs are carried out: ``"population"`` (many at once, as one batched
             computation), ``"processes"``, ``"solo"`` (one after the other), or ``"auto"``: the
@@ -269,6 +278,7 @@ def race(
             defaults=defaults,
             early_stopping=early_stopping,
             guard=guard,
+            precision=precision,
         )
         for each in (task if isinstance(task, list | tuple) else [task])
     ]

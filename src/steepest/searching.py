@@ -14,6 +14,7 @@ from steepest.racing.engine import EngineName
 from steepest.racing.observer import Observer
 from steepest.racing.searched import Searched, searched
 from steepest.racing.spec import Plan
+from steepest.train.precision import PrecisionName
 from steepest.train.task import Task
 
 __all__ = ["SearchResult", "prepare_search", "search"]
@@ -52,6 +53,7 @@ def prepare_search(
     batch_size: int | None = None,
     eval_every: int | None = None,
     device: str = "cpu",
+    precision: PrecisionName = "float32",
     level: float = 0.95,
     budget: Literal["quick", "standard", "thorough"] | None = None,
     trials: int | None = None,
@@ -84,6 +86,7 @@ def prepare_search(
         batch_size=batch_size,
         eval_every=eval_every,
         device=device,
+        precision=precision,
         level=level,
         budget=budget,
         trials=trials,
@@ -108,6 +111,7 @@ def search(
     batch_size: int | None = None,
     eval_every: int | None = None,
     device: str = "cpu",
+    precision: PrecisionName = "float32",
     level: float = 0.95,
     out: str | Path | None = None,
     fresh: bool = False,
@@ -137,6 +141,7 @@ def search(
         batch_size: Default: the task's.
         eval_every: Steps between two evaluations; default: one epoch.
         device: ``"cpu"`` or ``"cuda"``.
+        precision: What the runs compute in, as in `steepest.race`.
         level: Of all intervals.
         out: The folder; default: one under ``runs/`` that is named by what was asked for.
         fresh: Delete a race that lies in ``out`` and begin again.
@@ -165,6 +170,7 @@ def search(
         batch_size=batch_size,
         eval_every=eval_every,
         device=device,
+        precision=precision,
         level=level,
         budget=budget,
         trials=trials,

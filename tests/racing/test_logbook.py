@@ -53,6 +53,7 @@ def test_what_was_told_is_what_is_read(tmp_path):
     assert (run.status, run.steps, run.seconds) == ("done", 10, 5.0)
     assert (run.start_hash, run.metrics) == ("ab", {"val_loss": 0.25})
     assert (result.metric, result.complete) == ("val_loss", True)
+    assert result.precision is None  # nobody said
 
 
 def test_a_loss_told_for_several_steps_is_that_of_each(tmp_path):

@@ -45,6 +45,14 @@ class Engine(StrEnum):
     population = "population"
 
 
+class Precision(StrEnum):
+    """What the runs compute in."""
+
+    float32 = "float32"
+    tf32 = "tf32"
+    bf16 = "bf16"
+
+
 @takes_task_options
 def race(
     task: Annotated[
@@ -127,6 +135,10 @@ def race(
         typer.Option(help="The race's folder. Default: named by task and settings, under runs/."),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    precision: Annotated[
+        Precision,
+        typer.Option(help="What the runs compute in; bf16 is autocast, tf32 needs CUDA."),
+    ] = Precision.float32,
     train_on: Annotated[
         TrainOn, typer.Option(help="all: train on the validation data too.")
     ] = TrainOn.train,
@@ -178,6 +190,7 @@ def race(
             defaults=defaults,
             early_stopping=early_stopping,
             guard=guard,
+            precision=precision.value,
         )
         for one in task
     ]

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from steepest import api
 from steepest.cli.progress import RaceProgress
-from steepest.cli.race import Budget, Engine
+from steepest.cli.race import Budget, Engine, Precision
 from steepest.cli.show import show
 from steepest.cli.task_options import takes_task_options
 from steepest.searching import prepare_search
@@ -75,6 +75,10 @@ def search(
         typer.Option(help="The folder. Default: named by task and settings, under runs/."),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    precision: Annotated[
+        Precision,
+        typer.Option(help="What the runs compute in; bf16 is autocast, tf32 needs CUDA."),
+    ] = Precision.float32,
     level: Annotated[float, typer.Option(help="Of all intervals.")] = 0.95,
     engine: Annotated[
         Engine,
@@ -110,6 +114,7 @@ def search(
         batch_size=batch_size,
         eval_every=eval_every,
         device=device,
+        precision=precision.value,
         level=level,
     )
     folder = out or api.default_folder(planned)

@@ -25,6 +25,7 @@ from steepest.racing.record import Place, name_of
 from steepest.racing.solo import carry_out, fail
 from steepest.racing.spec import Plan, RunPlan
 from steepest.train.checkpoint import RunState
+from steepest.train.precision import FLOAT32
 from steepest.train.solo import Chunk
 
 __all__ = [
@@ -107,6 +108,7 @@ class RemoteRun:
         batch_size: Examples per step.
         device: Where it trains.
         guard: Settings of a `GuardRule`.
+        precision: ``float32``, ``tf32`` or ``bf16``.
     """
 
     def __init__(
@@ -119,11 +121,14 @@ class RemoteRun:
         batch_size: int,
         device: str,
         guard: Mapping[str, Any] | None = None,
+        precision: str = FLOAT32,
     ) -> None:
         self._worker = worker
         self.position = 0
         self.order_hash = bytes(16).hex()
-        self.start_hash: str = worker.ask("begin", arm, seed, steps, batch_size, device, guard)
+        self.start_hash: str = worker.ask(
+            "begin", arm, seed, steps, batch_size, device, guard, precision
+        )
 
     def advance(self, n: int) -> Chunk:
         """Train some steps."""
@@ -177,6 +182,7 @@ def train_there(worker: Worker, plan: Plan, planned: RunPlan) -> RemoteRun:
         batch_size=plan.spec.batch_size,
         device=plan.spec.device,
         guard=None if plan.spec.guard is None else vars(plan.spec.guard),
+        precision=plan.spec.precision,
     )
 
 

@@ -63,6 +63,7 @@ def try_population(place: Place, waiting: Sequence[RunPlan]) -> Fit:
             steps=runs[0].steps,
             batch_size=place.plan.spec.batch_size,
             device=place.plan.spec.device,
+            precision=place.plan.spec.precision,
         )
         if reason is None:
             fine += runs
@@ -80,6 +81,7 @@ def try_population(place: Place, waiting: Sequence[RunPlan]) -> Fit:
             Member(run.arm.factory(), run.arm.schedule, run.seed),
             batch_size=spec.batch_size,
             device=spec.device,
+            precision=spec.precision,
         )
         for run in fine[:3]
     )

@@ -21,6 +21,7 @@ from steepest.racing.ledger import Ledger
 from steepest.racing.plan import plan_again
 from steepest.racing.records import PlannedRun
 from steepest.racing.spec import Plan
+from steepest.train.precision import FLOAT32
 from steepest.train.task import Task
 
 __all__ = ["CHECKPOINTS", "WEIGHTS", "delete_race", "open_race", "reopen", "sweep"]
@@ -134,7 +135,8 @@ def delete_race(folder: Path) -> None:
 
 def _check_same(ledger: Ledger, plan: Plan) -> None:
     meta = ledger.meta()
-    differences = _differences(meta["spec"], plan.spec.to_dict())
+    there = {"precision": FLOAT32, **meta["spec"]}  # older ledgers do not say
+    differences = _differences(there, plan.spec.to_dict())
     differences += _differences(meta["fingerprint"], plan.fingerprint, hashes="the task's ")
     if differences:
         raise LedgerError(

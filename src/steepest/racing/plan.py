@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from steepest import tasks
-from steepest.errors import InputError, LedgerError, SteepestError, unknown_name
+from steepest.errors import InputError, LedgerError, SteepestError, TaskError, unknown_name
 from steepest.racing.arm import Arm, OptimizerFactory, resolve, restore
 from steepest.racing.ledger import Ledger
 from steepest.racing.spec import Measure, Plan, RaceSpec, TuningSpec
@@ -20,6 +20,7 @@ from steepest.racing.wishes import Wishes
 from steepest.schedules import Schedule
 from steepest.stats import look_level
 from steepest.train.guard import GuardRule
+from steepest.train.precision import FLOAT32
 from steepest.train.solo import SoloRun
 from steepest.train.stopping import StopRule
 from steepest.train.task import Task
@@ -52,6 +53,7 @@ def plan(
     defaults: bool = False,
     early_stopping: StopRule | str | None = None,
     guard: GuardRule | str | None = None,
+    precision: str = FLOAT32,
     task_spec: str | None = None,
 ) -> Plan:
     """Settle a race: check everything that can be checked, fill in every default.
@@ -88,6 +90,8 @@ def plan(
             `steepest.train.stopping`. It ends with the weights of its best evaluation.
         guard: ``"factor=10, steps=20"`` or ``"threshold=100"``: when a run counts as diverged
             although its loss is finite; see `steepest.train.guard`.
+        precision: What the runs compute in: ``float32``, ``tf32`` or ``bf16``; see
+            `steepest.train.precision`.
         task_spec: How the command line finds the task again.
 
     Raises:
@@ -116,7 +120,7 @@ def plan(
             raise InputError(
                 f"epochs={epochs} and steps={steps} were both given; leave one of them out"
             )
-    per_epoch = _rehearse(task, chosen, batch_size=batch_size, device=device)
+    per_epoch = _rehearse(task, chosen, batch_size=batch_size, device=device, precision=precision)
     total = steps if steps is not None else max(1, round((epochs or 1) * per_epoch))
     for arm in chosen:
         if arm.schedule is not None:
@@ -144,6 +148,7 @@ def plan(
         tuning=tuning,
         stopping=_read_stopping(early_stopping, task, watch),
         guard=GuardRule.parse(guard) if isinstance(guard, str) else guard,
+        precision=precision,
     )
     start = first(spec)
     return Plan(
@@ -244,7 +249,9 @@ def read_seeds(seeds: Any) -> tuple[int, ...]:
     return tuple(seeds)
 
 
-def _rehearse(task: Task, arms: Sequence[Arm], *, batch_size: int | None, device: str) -> int:
+def _rehearse(
+    task: Task, arms: Sequence[Arm], *, batch_size: int | None, device: str, precision: str
+) -> int:
     """Build a run of every arm; the steps of an epoch."""
 
     def run(optimizer: OptimizerFactory, schedule: Schedule | None) -> SoloRun:
@@ -256,9 +263,18 @@ def _rehearse(task: Task, arms: Sequence[Arm], *, batch_size: int | None, device
             steps=1,
             batch_size=batch_size,
             device=device,
+            precision=precision,
         )
 
-    per_epoch = run(lambda parameters: torch.optim.SGD(parameters, lr=0.0), None).steps_per_epoch
+    plain = run(lambda parameters: torch.optim.SGD(parameters, lr=0.0), None)
+    if precision != FLOAT32:
+        try:
+            plain.advance(1)
+        except Exception as error:  # a stranger's model may mix types
+            named = "" if isinstance(error, SteepestError) else f"{type(error).__name__}: "
+            raise TaskError(
+                f"precision '{precision}' cannot be: {named}{error}; use 'float32'"
+            ) from error
     for arm in arms:
         try:
             run(arm.middle().factory(), arm.schedule)
@@ -270,7 +286,7 @@ def _rehearse(task: Task, arms: Sequence[Arm], *, batch_size: int | None, device
                 f"the arm '{arm.label}' does not fit task '{task.name}': {named}{error}"
                 f"{_cuda_only(error, device)}"
             ) from error
-    return per_epoch
+    return plain.steps_per_epoch
 
 
 def _cuda_only(error: BaseException, device: str) -> str:

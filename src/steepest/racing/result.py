@@ -21,6 +21,7 @@ from steepest.racing.selection import read_trials
 from steepest.racing.verdict import Sample, Verdict, judge
 from steepest.stats import mean_interval
 from steepest.stats.curves import steps_to_target
+from steepest.train.precision import FLOAT32
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -113,6 +114,13 @@ class Result:
         return str(self.spec["task"])
 
     @property
+    def precision(self) -> str | None:
+        """What the runs computed in; None for a run of somebody else's loop, which does not say."""
+        unsaid = None if "driver" in self._meta else FLOAT32  # as of ledgers before it was asked
+        precision: str | None = self.spec.get("precision", unsaid)
+        return precision
+
+    @property
     def seeds(self) -> list[int]:
         """The seeds of the final stage, those that were added later included."""
         return [*self.spec["seeds"], *self._meta.get("extended", ())]
@@ -178,6 +186,7 @@ class Result:
             looks=self.looks,
             tuning=self.tuning,
             trials=self.trials,
+            precision=self.precision,
         )
 
     @property

@@ -66,6 +66,7 @@ def train_here(place: Place, planned: RunPlan) -> SoloRun:
         batch_size=spec.batch_size,
         device=spec.device,
         guard=spec.guard,
+        precision=spec.precision,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from steepest.racing.arm import Arm
 from steepest.racing.records import PlannedTrial, Role, Stage
 from steepest.train.guard import GuardRule
+from steepest.train.precision import FLOAT32
 from steepest.train.stopping import StopRule
 
 __all__ = ["Measure", "Plan", "RaceSpec", "RunPlan", "TuningSpec"]
@@ -103,6 +104,7 @@ class RaceSpec:
         tuning: How arms with a search space are tuned; None where there are none.
         stopping: When a run may end before its last step, with the weights of its best evaluation.
         guard: When a run counts as diverged although its loss is finite.
+        precision: What the runs compute in: ``float32``, ``tf32`` or ``bf16``.
     """
 
     task: str
@@ -122,6 +124,7 @@ class RaceSpec:
     tuning: TuningSpec | None = None
     stopping: StopRule | None = None
     guard: GuardRule | None = None
+    precision: str = FLOAT32
 
     @property
     def epochs(self) -> float:

@@ -118,6 +118,7 @@ def _warmed_up(task: Task, arm: Arm, spec: RaceSpec) -> _Clocked:
         steps=10**9,
         batch_size=spec.batch_size,
         device=spec.device,
+        precision=spec.precision,
     )
     for group in run.optimizer.param_groups:
         if isinstance(group.get("lr"), torch.Tensor):
@@ -142,12 +143,13 @@ def _update_seconds(run: SoloRun, times: int) -> float:
     step, cuda = run.optimizer.step, run.device.type == "cuda"
     if cuda:
         torch.cuda.synchronize(run.device)
-    begin = time.perf_counter()
-    for _ in range(times):
-        step()
-    if cuda:
-        torch.cuda.synchronize(run.device)
-    return time.perf_counter() - begin
+    with run.precision.held():
+        begin = time.perf_counter()
+        for _ in range(times):
+            step()
+        if cuda:
+            torch.cuda.synchronize(run.device)
+        return time.perf_counter() - begin
 
 
 def _rows(clocked: _Clocked, first: _Clocked) -> list[Timing]:

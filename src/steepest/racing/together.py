@@ -43,6 +43,7 @@ def build(place: Place, planned: Sequence[RunPlan], *, compiled: bool) -> Popula
         batch_size=place.plan.spec.batch_size,
         device=place.plan.spec.device,
         compiled=compiled,
+        precision=place.plan.spec.precision,
     )
 
 

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from steepest.numbers import amount, unit_of
-from steepest.racing.words import Words, about_losses, about_progress, about_tuning, percent
+from steepest.racing.words import (
+    Words,
+    about_losses,
+    about_precision,
+    about_progress,
+    about_tuning,
+    percent,
+)
 from steepest.stats import (
     Comparison,
     PairVerdict,
@@ -153,6 +160,7 @@ def judge(
     looks: Sequence[Sequence[int]] = (),
     tuning: TuningRow | None = None,
     trials: Sequence[TrialRow] = (),
+    precision: str | None = None,
 ) -> Verdict:
     """Decide every pair of arms on the seeds that all of them finished.
 
@@ -168,6 +176,7 @@ def judge(
         looks: The seeds of every verdict so far, this one not included unless it has no new seed.
         tuning: How the arms were tuned, if they were.
         trials: Their settings.
+        precision: What the runs computed in.
     """
     samples = list(samples)
     problems = _unequal(samples)
@@ -216,6 +225,7 @@ def judge(
         *words.lone(present, seeds),
         *about_losses(samples, absent),
         *of_tuning,
+        *about_precision(precision),
     ]
     return Verdict(
         metric=metric,

@@ -17,14 +17,25 @@ if TYPE_CHECKING:
     from steepest.racing.verdict import Sample, SingleSeed
 
 __all__ = [
+    "PRECISIONS",
     "Words",
     "about_losses",
+    "about_precision",
     "about_progress",
     "about_tuning",
     "metric_words",
     "percent",
     "setting_words",
 ]
+
+PRECISIONS = {
+    "float32": "IEEE float32, in products of matrices and in convolutions",
+    "tf32": "matrices and convolutions were multiplied with 10 bits of each factor's mantissa, "
+    "all else was float32",
+    "bf16": "forward pass and loss under autocast to bfloat16, with weights, gradients and the "
+    "optimizer's state in float32",
+}
+"""What each precision is."""
 
 
 class Words:
@@ -200,6 +211,17 @@ def about_tuning(tuning: TuningRow | None, trials: Sequence[TrialRow]) -> list[s
             f"{'this optimizer' if one else 'these optimizers'} can do."
         )
     return said
+
+
+def about_precision(name: str | None) -> list[str]:
+    """What the runs computed in, unless it is float32.
+
+    >>> about_precision("float32"), len(about_precision("bf16"))
+    ([], 1)
+    """
+    if name is None or name == "float32":
+        return []
+    return [f"All runs computed in {name}: {PRECISIONS[name]}."]
 
 
 def _edges(tuning: TuningRow | None, trials: Sequence[TrialRow]) -> list[str]:

@@ -37,7 +37,14 @@ class _Desk:
         self.task = tasks.load(spec, train_on=train_on)
 
     def begin(
-        self, arm: Mapping[str, Any], seed: int, steps: int, batch: int, device: str, guard: Any
+        self,
+        arm: Mapping[str, Any],
+        seed: int,
+        steps: int,
+        batch: int,
+        device: str,
+        guard: Any,
+        precision: str,
     ) -> Any:
         found = restore(arm)
         self.run = None  # before the next one takes memory
@@ -50,6 +57,7 @@ class _Desk:
             batch_size=batch,
             device=device,
             guard=None if guard is None else GuardRule(**guard),
+            precision=precision,
         )
         return self.run.start_hash
 

@@ -16,6 +16,7 @@ from steepest.numbers import (
     unit_of,
 )
 from steepest.racing.verdict import power_note
+from steepest.racing.words import about_precision
 from steepest.stats import OneSeed, one_seed
 
 if TYPE_CHECKING:
@@ -219,6 +220,7 @@ def flags(result: Result) -> list[Flag]:
         *_stopped(result),
         *_too_few(result),
         *_missing(result),
+        *(Flag("note", text) for text in about_precision(result.precision)),
     ]
     order = {"stop": 0, "warn": 1, "note": 2}
     return sorted(found, key=lambda flag: order[flag.kind])

@@ -8,9 +8,11 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from steepest.numbers import amount, significant, time_text
+from steepest.racing.words import PRECISIONS
 from steepest.reporting.facts import arm_numbers, final_runs, metric_words, target_words
 from steepest.reporting.tables import Cell, Table
 from steepest.train.guard import GuardRule
+from steepest.train.precision import FLOAT32
 from steepest.train.stopping import StopRule
 
 if TYPE_CHECKING:
@@ -53,6 +55,8 @@ def _call(result: Result) -> str:
     for name, rule in (("early_stopping", _stopping(result)), ("guard", _guard(result))):
         if rule is not None:
             given[name] = rule.text
+    if result.precision not in (None, FLOAT32):
+        given["precision"] = result.precision
     tuning = result.spec.get("tuning")
     if tuning is not None:
         given |= {name: tuning[name] for name in ("method", "trials", "widen", "defaults")}
@@ -98,6 +102,8 @@ def _budget(result: Result) -> Iterator[tuple[str, str]]:
     if guard is not None:
         yield "guard", guard.text
     yield "device", str(spec["device"])
+    if result.precision is not None:
+        yield "precision", f"{result.precision}: {PRECISIONS[result.precision]}"
     seconds = sum(run.seconds for run in result.runs)
     yield "time in training steps", time_text(seconds)
     protocol = result.protocol()
