@@ -44,7 +44,7 @@ def test_the_two_other_models_train_in_a_population(
     steepest: Callable[..., Any], model: str
 ) -> None:
     words = ["bench", "population", model, "--members", 2, "--rounds", 1, "--processes", 0]
-    code, out, _ = steepest(*words)
+    code, out, _ = steepest(*words, "--precision", "bf16")
     assert code == 0
     assert [line.split()[1] for line in out.splitlines() if line.strip().startswith(model)] == [
         "plain",
@@ -52,6 +52,7 @@ def test_the_two_other_models_train_in_a_population(
         "population",
     ]
     assert "nan" not in out
+    assert "bf16" in out
 
 
 def test_an_unknown_model_is_refused(steepest: Callable[..., Any]) -> None:

@@ -13,6 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from steepest.cli.race import Precision
 from steepest.racing import bench as populations
 
 __all__ = ["population"]
@@ -29,6 +30,9 @@ def population(
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Medians are taken over so many.")] = 5,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    precision: Annotated[
+        Precision, typer.Option(help="What all ways compute in, the plain loop too.")
+    ] = Precision.float32,
     threads: Annotated[int | None, typer.Option(min=1, help="Default: torch's.")] = None,
     processes: Annotated[int, typer.Option(help="Solo processes at once; 0: none.")] = 2,
     compiled: Annotated[
@@ -49,6 +53,7 @@ def population(
         device=device,
         compiled=compiled,
         processes=processes,
+        precision=precision.value,
     )
     if as_json:
         json.dump([dataclasses.asdict(row) for row in rows], sys.stdout, indent=2)
@@ -57,7 +62,7 @@ def population(
     console = Console()
     table = Table(
         title=f"A step of a run; torch {torch.__version__}, {torch.get_num_threads()} threads, "
-        f"{device}, medians of {rounds} rounds",
+        f"{device}, {precision.value}, medians of {rounds} rounds",
         box=box.SIMPLE_HEAD,
     )
     for head in ("model", "way"):

@@ -25,6 +25,7 @@ from steepest.racing.apart import RemoteRun, Worker
 from steepest.tasks import mnist
 from steepest.train.memory import is_out_of_memory
 from steepest.train.population import Member, Population
+from steepest.train.precision import FLOAT32, Precision
 from steepest.train.solo import SoloRun
 from steepest.train.task import Task
 
@@ -153,6 +154,7 @@ def measure_population(
     device: str = "cpu",
     compiled: bool = False,
     processes: int = 0,
+    precision: str = FLOAT32,
 ) -> Iterator[Timing]:
     """Time a step of a run in every way, the ways taking turns within each round.
 
@@ -164,6 +166,8 @@ def measure_population(
         compiled: Try compiled populations too, which takes a while.
         processes: Solo workers at once, with one thread each; 0 leaves them out, as do the two
             models that are no ready-made task.
+        precision: What all of them compute in, the plain loop too; the rate of a matrix product is
+            that of tensors of float32.
 
     Yields:
         A row for each model, way and size, as soon as the model is measured.
@@ -172,7 +176,13 @@ def measure_population(
         if name not in MODELS:
             raise unknown_name("model", name, MODELS)
         yield from _measure(
-            name, members, rounds=rounds, device=device, compiled=compiled, processes=processes
+            name,
+            members,
+            rounds=rounds,
+            device=device,
+            compiled=compiled,
+            processes=processes,
+            precision=precision,
         )
         gc.collect()
 
@@ -188,32 +198,36 @@ def _measure(
     device: str,
     compiled: bool,
     processes: int,
+    precision: str,
 ) -> Iterator[Timing]:
     task = MODELS[name]()
     flops = _count_flops(task)
     ways: dict[tuple[str, int], Clocked] = {
-        ("plain loop", 1): _plain(task, device),
-        ("solo", 1): _solo(task, device),
+        ("plain loop", 1): _plain(task, device, precision),
+        ("solo", 1): _solo(task, device, precision),
     }
     crew: list[Worker] = []
     left_out: list[Timing] = []
     try:
         if processes and name.startswith("mnist") and device == "cpu":
-            ways[f"{processes} processes", processes] = _processes(name, processes, crew)
+            ways[f"{processes} processes", processes] = _processes(name, processes, crew, precision)
         for size in sizes:
             for way in WAYS[2 : 4 if compiled else 3]:
                 try:
-                    ways[way, size] = _population(task, size, device, compiled=way != WAYS[2])
+                    ways[way, size] = _population(
+                        task, size, device, compiled=way != WAYS[2], precision=precision
+                    )
                 except Exception as error:  # noqa: BLE001  the row says why there is no number
                     full = "out of memory" if is_out_of_memory(error) else str(error)
                     reason = full.strip().split("\n")[0]
                     left_out.append(Timing(model=name, way=way, members=size, reason=reason))
         found: dict[tuple[str, int], list[float]] = {key: [] for key in ways}
         peaks = []
-        for _ in range(rounds):
-            peaks.append(gemm_rate(device))
-            for key, clocked in ways.items():
-                found[key].append(clocked())
+        with Precision(precision, torch.device(device)).held():
+            for _ in range(rounds):
+                peaks.append(gemm_rate(device))
+                for key, clocked in ways.items():
+                    found[key].append(clocked())
     finally:
         for worker in crew:
             worker.close()
@@ -269,18 +283,19 @@ def _repeated(step: Callable[[], object], *, runs: int, device: str) -> Clocked:
     return clocked
 
 
-def _plain(task: Task, device: str) -> Clocked:
+def _plain(task: Task, device: str, precision: str) -> Clocked:
     """What a tutorial shows, with the data on the device already."""
     model = task.model().to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     if not isinstance(task.train, tuple):
         raise UnsupportedError("the data of a benchmark are tensors")
     x, y = (part.to(device) for part in task.train)
+    computed = Precision(precision, torch.device(device))
 
     def step() -> None:
         rows = torch.randint(len(x), (_BATCH,), device=device)
         optimizer.zero_grad()
-        loss = task.loss(model(x[rows]), y[rows])
+        loss, _ = computed.compute_loss(task, model, (x[rows], y[rows]))
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         loss.item()  # as a loop does that prints it
@@ -288,18 +303,28 @@ def _plain(task: Task, device: str) -> Clocked:
     return _repeated(step, runs=1, device=device)
 
 
-def _solo(task: Task, device: str) -> Clocked:
-    run = SoloRun(task, optimizer=_sgd, schedule=None, seed=0, steps=10**9, device=device)
+def _solo(task: Task, device: str, precision: str) -> Clocked:
+    run = SoloRun(
+        task,
+        optimizer=_sgd,
+        schedule=None,
+        seed=0,
+        steps=10**9,
+        device=device,
+        precision=precision,
+    )
     return _repeated(lambda: run.advance(5), runs=5, device=device)
 
 
-def _population(task: Task, size: int, device: str, *, compiled: bool) -> Clocked:
+def _population(task: Task, size: int, device: str, *, compiled: bool, precision: str) -> Clocked:
     members = [Member(_sgd, None, seed) for seed in range(size)]
-    population = Population(task, members, steps=10**9, device=device, compiled=compiled)
+    population = Population(
+        task, members, steps=10**9, device=device, compiled=compiled, precision=precision
+    )
     return _repeated(lambda: population.advance(1), runs=size, device=device)
 
 
-def _processes(name: str, count: int, crew: list[Worker]) -> Clocked:
+def _processes(name: str, count: int, crew: list[Worker], precision: str) -> Clocked:
     from concurrent.futures import ThreadPoolExecutor
 
     crew += [Worker(name, train_on="train", threads=1) for _ in range(count)]
@@ -311,6 +336,7 @@ def _processes(name: str, count: int, crew: list[Worker]) -> Clocked:
             steps=10**9,
             batch_size=_BATCH,
             device="cpu",
+            precision=precision,
         )
         for seed, worker in enumerate(crew)
     ]
