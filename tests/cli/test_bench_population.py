@@ -59,3 +59,21 @@ def test_an_unknown_model_is_refused(steepest: Callable[..., Any]) -> None:
     code, _, err = steepest("bench", "population", "mlp")
     assert code == 2
     assert "unknown model 'mlp'" in err
+
+
+@pytest.mark.slow
+def test_more_runs_than_are_the_fastest_at_once_take_turns(steepest: Callable[..., Any]) -> None:
+    words = ["bench", "population", "mnist-logreg", "--members", 20, "--rounds", 1, "--json"]
+    code, out, _ = steepest(*words, "--processes", 0, "--arm", "adam")
+    rows = json.loads(out)
+    assert code == 0
+    assert [(row["way"], row["members"]) for row in rows][2:] == [
+        ("population", 20),
+        ("in turns", 20),
+    ]
+
+
+def test_an_unknown_optimizer_is_refused(steepest: Callable[..., Any]) -> None:
+    code, _, err = steepest("bench", "population", "mnist-mlp", "--arm", "sdg")
+    assert code == 2
+    assert "unknown optimizer 'sdg'" in err

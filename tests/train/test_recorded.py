@@ -17,12 +17,6 @@ from steepest.train.task import Task
 LONG = 10_000  # steps of a run that is worth recording
 
 
-@pytest.fixture(autouse=True)
-def _whatever_it_saves(monkeypatch):
-    """Small models on a busy machine may save nothing; here it is about the bits."""
-    monkeypatch.setattr(recorded, "_GAIN", float("inf"))
-
-
 def members(n=3):
     return [Member(lambda p: optim.build("sgd", p, lr=0.05, momentum=0.9), None, s)
             for s in range(n)]  # fmt: skip

@@ -28,6 +28,12 @@ def population(
         list[int] | None,
         typer.Option(help="Size of a population; may be repeated. Default: 1, 8, 64, 256."),
     ] = None,
+    arm: Annotated[
+        str,
+        typer.Option(
+            help=f"The optimizer: {', '.join(populations.ARMS)}; torch's in the plain loop."
+        ),
+    ] = "sgd",
     rounds: Annotated[int, typer.Option(min=1, help="Medians are taken over so many.")] = 5,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     precision: Annotated[
@@ -54,6 +60,7 @@ def population(
         compiled=compiled,
         processes=processes,
         precision=precision.value,
+        arm=arm,
     )
     if as_json:
         json.dump([dataclasses.asdict(row) for row in rows], sys.stdout, indent=2)
@@ -61,8 +68,9 @@ def population(
         return
     console = Console()
     table = Table(
-        title=f"A step of a run; torch {torch.__version__}, {torch.get_num_threads()} threads, "
-        f"{device}, {precision.value}, medians of {rounds} rounds",
+        title=f"A step of a run with {arm}; torch {torch.__version__}, "
+        f"{torch.get_num_threads()} threads, {device}, {precision.value}, "
+        f"medians of {rounds} rounds",
         box=box.SIMPLE_HEAD,
     )
     for head in ("model", "way"):

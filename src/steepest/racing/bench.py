@@ -7,12 +7,14 @@ the machine multiplies.
 
 from __future__ import annotations
 
+import functools
 import gc
 import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -24,18 +26,27 @@ from steepest.errors import UnsupportedError, unknown_name
 from steepest.racing.apart import RemoteRun, Worker
 from steepest.tasks import mnist
 from steepest.train.memory import is_out_of_memory
-from steepest.train.population import Member, Population
+from steepest.train.population import WARM_UP, Member, Population
 from steepest.train.precision import FLOAT32, Precision
 from steepest.train.solo import SoloRun
 from steepest.train.task import Task
 
 __all__ = ["MODELS", "WAYS", "Timing", "gemm_rate", "measure_population"]
 
-WAYS = ("plain loop", "solo", "population", "compiled")
-"""A user's own loop, the same made repeatable, many runs at once, and these compiled."""
+WAYS = ("plain loop", "solo", "population", "in turns", "compiled")
+"""A user's own loop, the same made repeatable, many runs at once, populations of `TURNS` runs that
+take turns (what a race does with more runs than are the fastest at once), and many runs compiled.
+"""
+
+TURNS = 16
+ARMS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW,
+        "rmsprop": torch.optim.RMSprop, "nadam": torch.optim.NAdam}  # fmt: skip
+"""Rules, and what the plain loop uses for them."""
 
 _BLOCK = 0.25  # seconds of training per measurement, about
 _BATCH = 32
+_STEPS = 20  # of a run, or of a population before it is another's turn
+_ENDLESS = 10**9  # steps of a run
 
 
 class _Residual(nn.Module):
@@ -155,6 +166,7 @@ def measure_population(
     compiled: bool = False,
     processes: int = 0,
     precision: str = FLOAT32,
+    arm: str = "sgd",
 ) -> Iterator[Timing]:
     """Time a step of a run in every way, the ways taking turns within each round.
 
@@ -168,21 +180,19 @@ def measure_population(
             models that are no ready-made task.
         precision: What all of them compute in, the plain loop too; the rate of a matrix product is
             that of tensors of float32.
+        arm: The optimizer, of `ARMS`: torch's class in the plain loop, the rule elsewhere.
 
     Yields:
         A row for each model, way and size, as soon as the model is measured.
     """
+    if arm not in ARMS:
+        raise unknown_name("optimizer", arm, ARMS)
     for name in models:
         if name not in MODELS:
             raise unknown_name("model", name, MODELS)
+        bench = _Bench(MODELS[name](), device=device, precision=precision, arm=arm)
         yield from _measure(
-            name,
-            members,
-            rounds=rounds,
-            device=device,
-            compiled=compiled,
-            processes=processes,
-            precision=precision,
+            name, bench, members, rounds=rounds, compiled=compiled, processes=processes
         )
         gc.collect()
 
@@ -192,30 +202,31 @@ Clocked = Callable[[], float]
 
 def _measure(
     name: str,
+    bench: _Bench,
     sizes: Sequence[int],
     *,
     rounds: int,
-    device: str,
     compiled: bool,
     processes: int,
-    precision: str,
 ) -> Iterator[Timing]:
-    task = MODELS[name]()
-    flops = _count_flops(task)
+    device = bench.device
+    flops = _count_flops(bench.task)
     ways: dict[tuple[str, int], Clocked] = {
-        ("plain loop", 1): _plain(task, device, precision),
-        ("solo", 1): _solo(task, device, precision),
+        ("plain loop", 1): bench.plain(),
+        ("solo", 1): bench.solo(),
     }
     crew: list[Worker] = []
     left_out: list[Timing] = []
     try:
         if processes and name.startswith("mnist") and device == "cpu":
-            ways[f"{processes} processes", processes] = _processes(name, processes, crew, precision)
+            ways[f"{processes} processes", processes] = bench.processes(name, processes, crew)
         for size in sizes:
-            for way in WAYS[2 : 4 if compiled else 3]:
+            wanted = ["population", *["in turns"] * (size > TURNS), *["compiled"] * compiled]
+            for way in wanted:
+                at_once = TURNS if way == "in turns" else size
                 try:
-                    ways[way, size] = _population(
-                        task, size, device, compiled=way != WAYS[2], precision=precision
+                    ways[way, size] = bench.population(
+                        size, at_once=at_once, compiled=way == "compiled"
                     )
                 except Exception as error:  # noqa: BLE001  the row says why there is no number
                     full = "out of memory" if is_out_of_memory(error) else str(error)
@@ -223,7 +234,7 @@ def _measure(
                     left_out.append(Timing(model=name, way=way, members=size, reason=reason))
         found: dict[tuple[str, int], list[float]] = {key: [] for key in ways}
         peaks = []
-        with Precision(precision, torch.device(device)).held():
+        with Precision(bench.precision, torch.device(device)).held():
             for _ in range(rounds):
                 peaks.append(gemm_rate(device))
                 for key, clocked in ways.items():
@@ -256,14 +267,14 @@ def _memory(device: str) -> int:
 
 def _count_flops(task: Task) -> int:
     """Of one step: forward and backward."""
-    run = SoloRun(task, optimizer=_sgd, schedule=None, seed=0, steps=1)
+    run = SoloRun(task, optimizer=_rule("sgd"), schedule=None, seed=0, steps=1)
     with FlopCounterMode(display=False) as counter:
         run.advance(1)
     return int(counter.get_total_flops())
 
 
-def _sgd(parameters: object) -> torch.optim.Optimizer:
-    return optim.build("sgd", parameters, lr=1e-3)
+def _rule(arm: str) -> Callable[[object], torch.optim.Optimizer]:
+    return functools.partial(optim.build, arm, lr=1e-3)
 
 
 def _repeated(step: Callable[[], object], *, runs: int, device: str) -> Clocked:
@@ -283,71 +294,95 @@ def _repeated(step: Callable[[], object], *, runs: int, device: str) -> Clocked:
     return clocked
 
 
-def _plain(task: Task, device: str, precision: str) -> Clocked:
-    """What a tutorial shows, with the data on the device already."""
-    model = task.model().to(device)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-    if not isinstance(task.train, tuple):
-        raise UnsupportedError("the data of a benchmark are tensors")
-    x, y = (part.to(device) for part in task.train)
-    computed = Precision(precision, torch.device(device))
+@dataclass(frozen=True, kw_only=True)
+class _Bench:
+    """What all ways have in common."""
 
-    def step() -> None:
-        rows = torch.randint(len(x), (_BATCH,), device=device)
-        optimizer.zero_grad()
-        loss, _ = computed.compute_loss(task, model, (x[rows], y[rows]))
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        loss.item()  # as a loop does that prints it
+    task: Task = field(kw_only=False)
+    device: str
+    precision: str
+    arm: str
 
-    return _repeated(step, runs=1, device=device)
+    def plain(self) -> Clocked:
+        """What a tutorial shows, with the data on the device already."""
+        task, device = self.task, self.device
+        model = task.model().to(device)
+        optimizer = ARMS[self.arm](model.parameters(), lr=1e-3)
+        if not isinstance(task.train, tuple):
+            raise UnsupportedError("the data of a benchmark are tensors")
+        x, y = (part.to(device) for part in task.train)
+        computed = Precision(self.precision, torch.device(device))
 
+        def step() -> None:
+            rows = torch.randint(len(x), (_BATCH,), device=device)
+            optimizer.zero_grad()
+            loss, _ = computed.compute_loss(task, model, (x[rows], y[rows]))
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            loss.item()  # as a loop does that prints it
 
-def _solo(task: Task, device: str, precision: str) -> Clocked:
-    run = SoloRun(
-        task,
-        optimizer=_sgd,
-        schedule=None,
-        seed=0,
-        steps=10**9,
-        device=device,
-        precision=precision,
-    )
-    return _repeated(lambda: run.advance(5), runs=5, device=device)
+        return _repeated(step, runs=1, device=device)
 
-
-def _population(task: Task, size: int, device: str, *, compiled: bool, precision: str) -> Clocked:
-    members = [Member(_sgd, None, seed) for seed in range(size)]
-    population = Population(
-        task, members, steps=10**9, device=device, compiled=compiled, precision=precision
-    )
-    return _repeated(lambda: population.advance(1), runs=size, device=device)
-
-
-def _processes(name: str, count: int, crew: list[Worker], precision: str) -> Clocked:
-    from concurrent.futures import ThreadPoolExecutor
-
-    crew += [Worker(name, train_on="train", threads=1) for _ in range(count)]
-    runs = [
-        RemoteRun(
-            worker,
-            {"kind": "rule", "text": "sgd(lr=0.001)", "label": "sgd", "source": ""},
-            seed=seed,
-            steps=10**9,
-            batch_size=_BATCH,
-            device="cpu",
-            precision=precision,
+    def solo(self) -> Clocked:
+        """The same loop as a run of a race."""
+        run = SoloRun(
+            self.task,
+            optimizer=_rule(self.arm),
+            schedule=None,
+            seed=0,
+            steps=_ENDLESS,
+            device=self.device,
+            precision=self.precision,
         )
-        for seed, worker in enumerate(crew)
-    ]
-    for run in runs:
-        run.advance(3)
+        return _repeated(lambda: run.advance(_STEPS), runs=_STEPS, device=self.device)
 
-    def clocked() -> float:
-        n = 2 + int(_BLOCK / (runs[0].advance(3).seconds / 3))
-        begin = time.perf_counter()
-        with ThreadPoolExecutor(count) as pool:
-            list(pool.map(lambda run: run.advance(n), runs))
-        return (time.perf_counter() - begin) / n / count
+    def population(self, size: int, *, at_once: int, compiled: bool) -> Clocked:
+        """Populations that take turns, many steps each, so that one's weights stay near."""
+        waiting = [Member(_rule(self.arm), None, seed) for seed in range(size)]
+        populations = [
+            Population(
+                self.task,
+                waiting[i : i + at_once],
+                steps=_ENDLESS,
+                device=self.device,
+                compiled=compiled,
+                precision=self.precision,
+            )
+            for i in range(0, size, at_once)
+        ]
+        for population in populations:
+            population.advance(WARM_UP)
+        steps = max(1, _STEPS // max(1, at_once // TURNS))
 
-    return clocked
+        def turn() -> None:
+            for population in populations:
+                population.advance(steps)
+
+        return _repeated(turn, runs=size * steps, device=self.device)
+
+    def processes(self, name: str, count: int, crew: list[Worker]) -> Clocked:
+        """A run in each of several processes, one thread each."""
+        crew += [Worker(name, train_on="train", threads=1) for _ in range(count)]
+        runs = [
+            RemoteRun(
+                worker,
+                {"kind": "rule", "text": f"{self.arm}(lr=0.001)", "label": self.arm, "source": ""},
+                seed=seed,
+                steps=_ENDLESS,
+                batch_size=_BATCH,
+                device="cpu",
+                precision=self.precision,
+            )
+            for seed, worker in enumerate(crew)
+        ]
+        for run in runs:
+            run.advance(3)
+
+        def clocked() -> float:
+            n = 2 + int(_BLOCK / (runs[0].advance(3).seconds / 3))
+            begin = time.perf_counter()
+            with ThreadPoolExecutor(count) as pool:
+                list(pool.map(lambda run: run.advance(n), runs))
+            return (time.perf_counter() - begin) / n / count
+
+        return clocked

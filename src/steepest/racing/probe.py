@@ -27,7 +27,7 @@ from steepest.racing.solo import Training, train_here
 from steepest.racing.spec import RunPlan
 from steepest.racing.together import build
 from steepest.train.memory import is_out_of_memory
-from steepest.train.population import why_not
+from steepest.train.population import WARM_UP, why_not
 
 __all__ = ["Found", "Tried", "probe", "using"]
 
@@ -37,7 +37,7 @@ _SHARE = 0.04  # of solo's time that measuring may take
 _BLOCK = 0.3  # seconds of training per measurement
 _ROUNDS = 3  # in which the best ones take turns
 _EXAMPLES = 256  # that a population is asked about to see what an evaluation takes
-_SIZES = (8, 32, 128, 512)
+_SIZES = (8, 16, 32, 128, 512)
 _WORKERS_PAY = 20.0  # seconds of solo; starting processes takes a few
 _COMPILING_PAYS = 600.0  # seconds left; compiling takes half a minute to minutes
 
@@ -300,7 +300,7 @@ def _measure_population(
     with using(threads):
         try:
             population = build(race.place, endless, compiled=compiled)
-            population.advance(2)
+            population.advance(WARM_UP)
             if not population.alive:
                 return None
             start = time.perf_counter() - begin if compiled else 0.0

@@ -19,7 +19,7 @@ from steepest.errors import InputError
 from steepest.train.agreement import why_not_together
 from steepest.train.checkpoint import RunState
 from steepest.train.memory import fitting, member_bytes
-from steepest.train.population import Member, Population
+from steepest.train.population import WARM_UP, Member, Population
 from steepest.train.precision import FLOAT32
 from steepest.train.solo import SoloRun, model_state
 from steepest.train.task import Task, build_model
@@ -225,8 +225,8 @@ def how_to_train(
 
 
 def _seconds(group: Group) -> float:
-    """Per step of the whole group; two steps to warm up, then as many as fit into a moment."""
-    group.advance(2)
+    """Per step of the whole group, after warming up; the best of three short times."""
+    group.advance(WARM_UP)
     best = float("inf")
     for _ in range(3):
         before = group.position

@@ -73,8 +73,9 @@ def member_bytes(
         for x in slots.values()
         if isinstance(x, Tensor)
     )
-    # the gradients are as large as the weights, those of the activations as the activations
-    return 2 * weights + state + 2 * sum(saved.values())
+    # The gradients are as large as the weights, those of the activations as the activations. When
+    # two ways of a pass are compared (steepest.train.recorded), there are three sets of gradients.
+    return 4 * weights + state + 2 * sum(saved.values())
 
 
 def fitting(bytes_each: int, device: torch.device) -> int | None:

@@ -39,14 +39,15 @@ from steepest.train.measuring import measure
 from steepest.train.orders import Orders
 from steepest.train.precision import FLOAT32, Precision
 from steepest.train.randomness import isolated, run_key
-from steepest.train.recorded import Passes
+from steepest.train.recorded import FIRST, Passes
 from steepest.train.solo import Chunk, OptimizerFactory, Schedule, find_device
 from steepest.train.stacks import Stacks
 from steepest.train.steppers import Steppers
 from steepest.train.task import Task
 
-__all__ = ["Member", "Population"]
+__all__ = ["WARM_UP", "Member", "Population"]
 
+WARM_UP = FIRST + 1  # steps after which a step takes what it will take
 _EVALUATE = 8  # members whose outputs over a whole split are held at a time
 
 

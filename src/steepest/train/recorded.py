@@ -13,8 +13,6 @@ keeps something of them, is not recorded: its next pass may be another one.
 
 from __future__ import annotations
 
-import math
-import time
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -29,11 +27,10 @@ from steepest.train.data import map_tensors, tensors_of
 from steepest.train.dropout import Counter, Keyed
 from steepest.train.task import Task
 
-__all__ = ["Passes", "Recording", "record"]
+__all__ = ["FIRST", "Passes", "Recording", "record"]
 
 _PAYS = 300  # steps; recording takes as long as it saves in so many
-_FIRST = 4  # so many first steps are compared with the pass as it was written
-_GAIN = 0.97  # of its time, at most, or the pass as written is kept
+FIRST = 2  # so many first steps are compared with the pass as it was written
 
 _ATEN = torch.ops.aten
 _VIEWS = {
@@ -198,7 +195,6 @@ class Passes:
         self._places: list[Tensor] = []
         self._done = 0
         self._trusted = 0  # passes up to the last comparison
-        self._least = (math.inf, math.inf)  # seconds of a pass as written, and as recorded
 
     def __call__(self, x: Any, y: Any) -> tuple[Tensor, Grads]:
         """Losses ``[M]`` and the gradients of the trained parameters, in their order.
@@ -215,7 +211,7 @@ class Passes:
         if self._recording is None:
             return self._as_written(self._buffers, x, y)
         self._done += 1
-        if self._done <= _FIRST:
+        if self._done <= FIRST:
             return self._compare(self._recording, x, y)
         return self._recording(self._tensors(self._buffers, x, y), self._places)
 
@@ -292,18 +288,12 @@ class Passes:
     def _compare(self, recording: Recording, x: Any, y: Any) -> tuple[Tensor, Grads]:
         """Both ways, from the same state; what was recorded holds if they agree to the bit."""
         mine = {name: buffer.clone() for name, buffer in self._buffers.items()}
-        begin = time.perf_counter()
         losses, grads = self._as_written(mine, x, y)
-        middle = time.perf_counter()
         again, others = recording(self._tensors(self._buffers, x, y), self._places)
-        end = time.perf_counter()
         pairs = [(losses, again), *zip(grads, others, strict=True)]
         pairs += [(mine[name], self._buffers[name]) for name in mine]
         self._trusted = self._done
-        self._least = min(self._least[0], middle - begin), min(self._least[1], end - middle)
         if all(_same(a, b) for a, b in pairs):
-            if self._done == _FIRST and self._least[1] > _GAIN * self._least[0]:
-                self._drop("repeating its operations saves next to nothing")
             return again, others
         if self._done > 1:
             raise UnsupportedError(
@@ -311,13 +301,11 @@ class Passes:
                 "than when its operations were recorded; what it does must follow from its inputs, "
                 "parameters and buffers alone"
             )
-        self._drop("what was recorded does not give the same bits")
+        self.reason = "what was recorded does not give the same bits"
+        self._recording, self._places = None, []
         for name, buffer in mine.items():
             self._buffers[name].copy_(buffer)
         return losses, grads
-
-    def _drop(self, reason: str) -> None:
-        self.reason, self._recording, self._places = reason, None, []
 
 
 def _layout(tensor: Tensor) -> tuple[Any, ...]:
