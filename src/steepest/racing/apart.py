@@ -1,4 +1,4 @@
-"""Carry out planned runs in several processes, each run by itself in one of them.
+"""Carry out planned runs in several processes, singly or some of them together.
 
 A thread per process does for its runs what `steepest.racing.solo` does, only that the training is
 elsewhere; so all that is written is written by this process. A process that dies takes nothing
@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Pipe
 from typing import Any, Literal
@@ -229,21 +229,44 @@ def why_not_apart(plan: Plan) -> str | None:
     return None
 
 
+Job = Callable[[Place, Worker], Sequence[RunPlan]]
+"""Carries out some runs in a worker, or to a commit; returns those to be carried out singly."""
+
+
 def carry_out_apart(
-    place: Place, planned: Sequence[RunPlan], *, workers: int, threads: int
+    place: Place,
+    planned: Sequence[RunPlan],
+    *,
+    workers: int,
+    threads: int,
+    jobs: Sequence[tuple[Sequence[RunPlan], Job]] = (),
 ) -> None:
-    """Bring these runs to their ends, or to a commit if the race was asked to stop."""
-    crew = _Crew(replace(place, observer=_OneAtATime(place.observer)), planned, threads)
-    crew.work(min(workers, len(planned)))
+    """Bring runs to their ends, or to a commit if the race was asked to stop.
+
+    Args:
+        place: The race.
+        planned: The runs that are carried out singly.
+        workers: How many processes.
+        threads: That torch may use in each.
+        jobs: Runs that are carried out together, and what does it; they come first.
+    """
+    crew = _Crew(replace(place, observer=_OneAtATime(place.observer)), planned, jobs, threads)
+    crew.work(min(workers, len(planned) + len(jobs)))
 
 
 class _Crew:
-    """Threads that take runs from a list, each with a worker of its own."""
+    """Threads that take jobs from a list, each with a worker of its own."""
 
-    def __init__(self, place: Place, planned: Sequence[RunPlan], threads: int) -> None:
+    def __init__(
+        self,
+        place: Place,
+        planned: Sequence[RunPlan],
+        jobs: Sequence[tuple[Sequence[RunPlan], Job]],
+        threads: int,
+    ) -> None:
         self.place = place
         self.threads = threads
-        self._waiting = list(planned)[::-1]
+        self._waiting = [*jobs, *((([run], _singly(run))) for run in planned)][::-1]
         self._turn = threading.Lock()
         self._workers: list[Worker] = []
         self._trouble: list[BaseException] = []
@@ -265,7 +288,7 @@ class _Crew:
         for error in self._trouble:
             raise error
 
-    def _next(self) -> RunPlan | None:
+    def _next(self) -> tuple[Sequence[RunPlan], Job] | None:
         with self._turn:
             if self._trouble or self._over or self.place.stop.requested or not self._waiting:
                 return None
@@ -285,20 +308,21 @@ class _Crew:
         worker.close()
 
     def _shift(self) -> None:
-        """A thread's work: one run after the other, a lost worker replaced once per run."""
+        """A thread's work: one job after the other, a lost worker replaced once per job."""
         worker: Worker | None = None
         try:
-            while (planned := self._next()) is not None:
+            while (found := self._next()) is not None:
+                runs, job = found
                 for last in (False, True):
                     try:
                         worker = worker or self._hire()
-                        self._carry_out(worker, planned)
+                        self._singly(job(self.place, worker))
                         break
                     except WorkerLostError as error:
                         if worker is not None:
                             self._dismiss(worker)
                             worker = None
-                        self._lost(planned, error, last=last)
+                        self._lost(runs, error, last=last)
         except StoppedError:
             pass  # the thread that was asked says so
         except BaseException as error:  # noqa: BLE001  raised again by the thread that waits
@@ -307,16 +331,31 @@ class _Crew:
             if worker is not None:
                 self._dismiss(worker)
 
-    def _carry_out(self, worker: Worker, planned: RunPlan) -> None:
+    def _singly(self, runs: Sequence[RunPlan]) -> None:
+        with self._turn:
+            self._waiting += [([run], _singly(run)) for run in runs]
+
+    def _lost(self, runs: Sequence[RunPlan], error: WorkerLostError, *, last: bool) -> None:
+        if last and len(runs) == 1:
+            fail(self.place, runs[0], f"{error}, twice")
+            return
+        if last:
+            rows = [(run, self.place.ledger.run(run.run_id)) for run in runs]
+            self._singly([run for run, row in rows if row["status"] not in ("diverged", "done")])
+        named = name_of(runs[0]) if len(runs) == 1 else f"a population of {len(runs)} runs"
+        how = "goes on one by one" if last else "is tried once more"
+        text = f"{named} {how} from its last commit: {error}"
+        run_id = runs[0].run_id if len(runs) == 1 else None
+        self.place.ledger.put_event("worker_lost", text, run_id=run_id)
+        self.place.observer.note(text)
+
+
+def _singly(planned: RunPlan) -> Job:
+    def carry_out_there(place: Place, worker: Worker) -> Sequence[RunPlan]:
         def at_start(place: Place, planned: RunPlan) -> RemoteRun:
             return train_there(worker, place.plan, planned)
 
-        carry_out(self.place, planned, at_start=at_start, passing=(WorkerLostError,))
+        carry_out(place, planned, at_start=at_start, passing=(WorkerLostError,))
+        return ()
 
-    def _lost(self, planned: RunPlan, error: WorkerLostError, *, last: bool) -> None:
-        if last:
-            fail(self.place, planned, f"{error}, twice")
-            return
-        text = f"{name_of(planned)} is tried once more from its last commit: {error}"
-        self.place.ledger.put_event("worker_lost", text, run_id=planned.run_id)
-        self.place.observer.note(text)
+    return carry_out_there

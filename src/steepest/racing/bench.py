@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from steepest import optim
 from steepest.errors import UnsupportedError, unknown_name
 from steepest.racing.apart import RemoteRun, Worker
+from steepest.racing.herd import RemotePopulation
 from steepest.tasks import mnist
 from steepest.train.memory import is_out_of_memory
 from steepest.train.population import WARM_UP, Member, Population
@@ -117,7 +118,7 @@ class Timing:
 
     Attributes:
         model: Which model.
-        way: One of `WAYS`, or ``N processes``.
+        way: One of `WAYS`, or ``N processes``, or ``N processes of M``: a population in each.
         members: Runs at once.
         step: Seconds per step of one run, median over the rounds.
         flops: Multiplications and additions per second.
@@ -220,6 +221,8 @@ def _measure(
     try:
         if processes and name.startswith("mnist") and device == "cpu":
             ways[f"{processes} processes", processes] = bench.processes(name, processes, crew)
+            herds = f"{processes} processes of {TURNS}"
+            ways[herds, processes * TURNS] = bench.herds(crew)
         for size in sizes:
             wanted = ["population", *["in turns"] * (size > TURNS), *["compiled"] * compiled]
             for way in wanted:
@@ -384,5 +387,33 @@ class _Bench:
             with ThreadPoolExecutor(count) as pool:
                 list(pool.map(lambda run: run.advance(n), runs))
             return (time.perf_counter() - begin) / n / count
+
+        return clocked
+
+    def herds(self, crew: Sequence[Worker]) -> Clocked:
+        """A population in each of these processes."""
+        arm = {"kind": "rule", "text": f"{self.arm}(lr=0.001)", "label": self.arm, "source": ""}
+        herds = [
+            RemotePopulation(
+                worker,
+                [(arm, TURNS * number + seed) for seed in range(TURNS)],
+                steps=_ENDLESS,
+                batch_size=_BATCH,
+                device="cpu",
+                precision=self.precision,
+            )
+            for number, worker in enumerate(crew)
+        ]
+        for herd in herds:
+            herd.advance(WARM_UP)
+
+        def clocked() -> float:
+            herds[0].advance(1)
+            once = max(1e-6, herds[0].advance(1)[0].seconds * TURNS)
+            n = 2 + int(_BLOCK / once)
+            begin = time.perf_counter()
+            with ThreadPoolExecutor(len(herds)) as pool:
+                list(pool.map(lambda herd: herd.advance(n), herds))
+            return (time.perf_counter() - begin) / n / TURNS / len(herds)
 
         return clocked

@@ -1,28 +1,37 @@
 """Which engine carries out a stage's runs: chosen once, written down, and kept when it is resumed.
 
-``population`` trains many runs as one batched computation, ``processes`` one run in each of several
-processes, ``solo`` one run after the other. All give the same losses within rounding; only the same
-engine gives the same bits, so a resumed race goes on with the one that it was begun with. The runs
-that are added within the tuning stage are carried out as those before them; for the final stage,
-whose runs are others in length and number, the choice is made anew.
+``population`` trains many runs as one batched computation, here or in several processes at once,
+``processes`` one run in each of several processes, ``solo`` one run after the other. All give the
+same losses within rounding; only the same engine gives the same bits, so a resumed race goes on
+with the one that it was begun with. The runs that are added within the tuning stage are carried out
+as those before them; for the final stage, whose runs are others in length and number, the choice is
+made anew.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
 
 from steepest.errors import LedgerError, UnsupportedError, unknown_name
-from steepest.racing.apart import carry_out_apart, why_not_apart
+from steepest.racing.apart import (
+    Job,
+    Worker,
+    WorkerLostError,
+    carry_out_apart,
+    why_not_apart,
+)
 from steepest.racing.fit import in_groups, try_population
+from steepest.racing.herd import gather_there
 from steepest.racing.probe import Found, probe, using
 from steepest.racing.record import Place
 from steepest.racing.solo import carry_out
 from steepest.racing.spec import RunPlan
-from steepest.racing.together import carry_out_together
+from steepest.racing.together import build, carry_out_together
 
 __all__ = ["Engine", "EngineName", "check_engine", "settle"]
 
@@ -38,7 +47,7 @@ class Engine:
         asked: What was asked for, ``auto`` for a choice by measurement.
         groups: Of populations: which runs train together. Runs in none train one by one.
         compiled: Of populations: whether the model runs through `torch.compile`.
-        workers: Of processes: how many.
+        workers: How many processes; 1: this one.
         threads: That torch may use, in each process.
         reason: Why this one.
         wave: The runs that it is for: those that were added together.
@@ -73,36 +82,57 @@ class Engine:
     def again(self, waiting: Sequence[RunPlan]) -> Engine:
         """The same for further runs of the stage."""
         ids = [run.run_id for run in waiting if run.arm.label in self.together]
-        return replace(self, wave=waiting[0].wave, groups=in_groups(ids, self.size))
+        groups = in_groups(ids, self.size, multiple=self.workers)
+        return replace(self, wave=waiting[0].wave, groups=groups)
 
     def carry_out(self, place: Place, waiting: Sequence[RunPlan]) -> None:
         """Bring the runs that are not finished to their ends; `StoppedError` if asked to stop."""
-        if self.name == "processes":
-            carry_out_apart(place, waiting, workers=self.workers, threads=self.threads)
+        everything = {run.run_id: run for run in place.plan.runs}
+        left = {run.run_id for run in waiting}
+        groups = [
+            [everything[run_id] for run_id in group]
+            for group in self.groups
+            if left.intersection(group)
+        ]
+        grouped = {run.run_id for group in groups for run in group}
+        singly = [run for run in waiting if run.run_id not in grouped]
+        if self.workers > 1:
+            carry_out_apart(
+                place,
+                singly,
+                workers=self.workers,
+                threads=self.threads,
+                jobs=[(group, _gathered(group)) for group in groups],
+            )
             place.stop.obey()
             return
         with using(self.threads):
-            self._carry_out_here(place, waiting)
+            for group in groups:
+                singly += carry_out_together(
+                    place,
+                    group,
+                    at_start=partial(build, place, compiled=self.compiled),
+                    regroup=partial(_regroup, place, [run.run_id for run in group]),
+                )
+                place.stop.obey()
+            for run in singly:
+                carry_out(place, run)
+                place.stop.obey()
 
-    def _carry_out_here(self, place: Place, waiting: Sequence[RunPlan]) -> None:
-        left = {run.run_id: run for run in waiting}
-        everything = {run.run_id: run for run in place.plan.runs}
-        for group in self.groups:
-            if not any(run_id in left for run_id in group):
-                continue
-            runs = [everything[run_id] for run_id in group]
-            apart = carry_out_together(
-                place,
-                runs,
-                compiled=self.compiled,
-                regroup=lambda new, old=group: _regroup(place, old, new),  # type: ignore[misc]
-            )
-            for run_id in set(group) - {run.run_id for run in apart}:
-                left.pop(run_id, None)
-            place.stop.obey()
-        for run in left.values():
-            carry_out(place, run)
-            place.stop.obey()
+
+def _gathered(group: Sequence[RunPlan]) -> Job:
+    """Carries out a group as a population in a worker."""
+
+    def carry_out_there(place: Place, worker: Worker) -> Sequence[RunPlan]:
+        return carry_out_together(
+            place,
+            group,
+            at_start=partial(gather_there, worker, place.plan),
+            regroup=partial(_regroup, place, [run.run_id for run in group]),
+            passing=(WorkerLostError,),
+        )
+
+    return carry_out_there
 
 
 def _regroup(place: Place, old: Sequence[str], new: Sequence[Sequence[str]]) -> None:
@@ -168,7 +198,7 @@ def settle(
     engine = Engine(
         name=best.engine,
         asked=name,
-        groups=in_groups([run.run_id for run in found.together], best.size),
+        groups=in_groups([run.run_id for run in found.together], best.size, multiple=best.workers),
         compiled=best.compiled,
         workers=best.workers,
         threads=best.threads,

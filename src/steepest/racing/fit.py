@@ -31,15 +31,24 @@ class Fit:
     events: list[tuple[str, str]] = field(default_factory=list)
 
 
-def in_groups(run_ids: Sequence[str], size: int) -> tuple[tuple[str, ...], ...]:
+def in_groups(
+    run_ids: Sequence[str], size: int, *, multiple: int = 1
+) -> tuple[tuple[str, ...], ...]:
     """Runs in their order, in as few groups as there must be, all of about one size.
+
+    Args:
+        run_ids: The runs.
+        size: Of a group, at most.
+        multiple: So many processes share the groups, each as many as the others.
 
     >>> in_groups(["a", "b", "c", "d", "e"], 4)
     (('a', 'b', 'c'), ('d', 'e'))
+    >>> in_groups(["a", "b", "c", "d"], 4, multiple=2)
+    (('a', 'b'), ('c', 'd'))
     """
     if not run_ids or size < 1:
         return ()
-    groups = -(-len(run_ids) // size)
+    groups = -(-len(run_ids) // (size * multiple)) * multiple
     each = -(-len(run_ids) // groups)
     return tuple(tuple(run_ids[i : i + each]) for i in range(0, len(run_ids), each))
 

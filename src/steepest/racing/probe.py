@@ -22,6 +22,7 @@ import torch
 
 from steepest.racing.apart import Worker, hire, train_there, why_not_apart
 from steepest.racing.fit import Fit, calmest_first, try_population
+from steepest.racing.herd import RemotePopulation, gather_there
 from steepest.racing.record import Place
 from steepest.racing.solo import Training, train_here
 from steepest.racing.spec import RunPlan
@@ -49,7 +50,7 @@ class Tried:
     Attributes:
         engine: Its name.
         size: Of a population.
-        workers: Of processes.
+        workers: Processes; 1: this one.
         threads: In each process.
         compiled: Whether a population was compiled.
         step: Seconds per step of one run.
@@ -71,11 +72,11 @@ class Tried:
     def __str__(self) -> str:
         compiled = ", compiled" if self.compiled else ""
         threads = f"{self.threads} thread{'s' * (self.threads != 1)}"
-        return {
-            "solo": f"solo with {threads}",
-            "processes": f"{self.workers} processes with {threads} each",
-            "population": f"populations of {self.size} with {threads}{compiled}",
-        }[self.engine]
+        elsewhere = f"{self.workers} processes with {threads} each"
+        if self.engine == "population":
+            place = f"in {elsewhere}" if self.workers > 1 else f"with {threads}"
+            return f"populations of {self.size} {place}{compiled}"
+        return {"solo": f"solo with {threads}", "processes": elsewhere}[self.engine]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +171,12 @@ def probe(place: Place, waiting: Sequence[RunPlan], *, times: int = 1) -> Found:
     crew: list[Worker] = []
     try:
         single = next((r.tried for r in rivals if r.tried.engine == "solo"), solo.tried)
-        rivals += _measure_processes(race, waiting, single, threads, crew=crew, events=events)
+        apart = _measure_processes(race, waiting, single, threads, crew=crew, events=events)
+        batched = [r.tried for r in rivals if r.tried.engine == "population"]
+        if crew and batched:
+            quickest = min(batched, key=lambda tried: tried.total)
+            apart += _measure_herds(race, fit, quickest, apart[0].tried.start, crew=crew)
+        rivals += apart
         chosen, plain = _take_turns(race, [solo, *rivals], events)
     finally:
         for worker in crew:
@@ -196,7 +202,7 @@ class _Rival:
 
     def again(self) -> float:
         """Seconds per step of one run; NaN if it cannot go on."""
-        with using(self.tried.threads if self.tried.engine != "processes" else None):
+        with using(self.tried.threads if self.tried.workers == 1 else None):
             try:
                 return self.measure()
             except Exception:  # noqa: BLE001  a stranger's code; the race itself writes it down
@@ -381,6 +387,52 @@ def _measure_processes(
     step = rival.again()
     evaluation = solo.evaluation * step / solo.step
     rival.tried = race.total(replace(rival.tried, step=step, evaluation=evaluation))
+    return [rival]
+
+
+def _measure_herds(
+    race: _Race, fit: Fit, alone: Tried, start: float, *, crew: list[Worker]
+) -> list[_Rival]:
+    """A population in each of the processes, as large as is the fastest here."""
+    workers = len(crew)
+    size = min(alone.size, len(fit.together) // workers)
+    if size < 2:
+        return []
+    endless = [replace(run, steps=10**9) for run in fit.together]
+    begin = time.perf_counter()
+    try:
+        herds = [
+            gather_there(worker, race.place.plan, endless[i * size : (i + 1) * size])
+            for i, worker in enumerate(crew)
+        ]
+        for herd in herds:
+            herd.advance(WARM_UP)
+    except Exception as error:  # noqa: BLE001  a stranger's code; alone it may well work
+        fit.events.append(
+            ("no_processes", f"populations of {size} cannot train in processes: {why_not(error)}")
+        )
+        return []
+    start += time.perf_counter() - begin
+
+    def advance(herd: RemotePopulation) -> float:
+        herd.advance(1)
+        once = max(1e-6, max(chunk.seconds for chunk in herd.advance(1)) * size)
+        n = max(1, min(1000, int(_BLOCK / once)))
+        begin = time.perf_counter()
+        herd.advance(n)
+        return (time.perf_counter() - begin) / n / size
+
+    def measure() -> float:
+        if not all(herd.alive for herd in herds):
+            return math.nan
+        with ThreadPoolExecutor(len(herds)) as pool:
+            return _mean(list(pool.map(advance, herds))) / len(herds)
+
+    tried = Tried(engine="population", size=size, workers=workers, threads=1, start=start)
+    rival = _Rival(tried, measure)
+    step = rival.again()
+    evaluation = alone.evaluation * step / alone.step
+    rival.tried = race.total(replace(tried, step=step, evaluation=evaluation))
     return [rival]
 
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Protocol, cast
 
 import torch
+from torch import Tensor
 
 from steepest.errors import InputError, LedgerError
 from steepest.racing.observer import StoppedError
@@ -21,10 +22,12 @@ from steepest.racing.record import Place, Record, commit
 from steepest.racing.records import Progress, Status, Stored
 from steepest.racing.spec import RunPlan
 from steepest.train import checkpoint
+from steepest.train.checkpoint import RunState
 from steepest.train.memory import is_out_of_memory
 from steepest.train.population import Member, Population, why_not
+from steepest.train.solo import Chunk
 
-__all__ = ["build", "carry_out_together"]
+__all__ = ["Together", "build", "carry_out_together"]
 
 Split = Literal["train", "val", "test"]
 Regroup = Callable[[Sequence[Sequence[str]]], None]
@@ -47,14 +50,79 @@ def build(place: Place, planned: Sequence[RunPlan], *, compiled: bool) -> Popula
     )
 
 
+class Together(Protocol):
+    """What carries out the steps of runs that keep step: a `Population`, here or elsewhere."""
+
+    start_hashes: list[str]
+    position: int
+    diverged_at: list[int | None]
+
+    @property
+    def alive(self) -> list[int]:
+        """The places of the members that go on."""
+
+    def __len__(self) -> int:
+        """How many members there are."""
+
+    def advance(self, n: int) -> list[Chunk]:
+        """Train some steps."""
+
+    def evaluate(self, split: Split, *, remember: bool = False) -> list[dict[str, float] | None]:
+        """Measure on a split."""
+
+    def stop(self, place: int) -> None:
+        """Leave a member as it is now."""
+
+    def freeze(self, place: int, step: int) -> None:
+        """Leave a member as it is: it is known to end with this step."""
+
+    def keep_best(self, places: Sequence[int]) -> None:
+        """Keep the weights that the last evaluation remembered."""
+
+    def end_with_best(self, places: Sequence[int], split: Split | None) -> list[dict[str, float]]:
+        """End members here, with those weights."""
+
+    def left(self) -> list[int]:
+        """The places of members that had come to their ends by now."""
+
+    def compacted(self) -> tuple[Together, list[int]]:
+        """The others, and their places."""
+
+    def order_hash(self, place: int) -> str:
+        """Over the batches that a member was given."""
+
+    def weights(self, place: int) -> dict[str, Tensor]:
+        """A member's parameters."""
+
+    def state(self, place: int) -> RunState:
+        """What `restore` needs of a member."""
+
+    def restore(
+        self, states: Sequence[RunState | None], *, frozen: Mapping[int, int] | None = None
+    ) -> None:
+        """Go to where the members' states were taken."""
+
+
 def carry_out_together(
-    place: Place, planned: Sequence[RunPlan], *, compiled: bool, regroup: Regroup
+    place: Place,
+    planned: Sequence[RunPlan],
+    *,
+    at_start: Callable[[Sequence[RunPlan]], Together],
+    regroup: Regroup,
+    passing: tuple[type[Exception], ...] = (),
 ) -> list[RunPlan]:
     """Bring these runs to their ends, or to a commit if the race was asked to stop.
 
     Out of memory, the population is halved and goes on from its last commit. Whatever else the
     population raises is written down, and its runs are left to be trained one by one, each
     from its last commit: there it shows whose fault it was.
+
+    Args:
+        place: The race.
+        planned: The runs.
+        at_start: Makes the population of some of them, at its start.
+        regroup: Is told which groups have taken this one's place.
+        passing: Errors that are the caller's and not the runs'.
 
     Returns:
         The runs that are left.
@@ -69,11 +137,11 @@ def carry_out_together(
             regroup([*groups, *behind])
 
         try:
-            _Group(place, runs, compiled=compiled, regroup=beside).train()
+            _Group(place, runs, at_start=at_start, regroup=beside).train()
             continue
-        except (LedgerError, StoppedError):
-            raise
-        except Exception as error:  # noqa: BLE001  a stranger's model, loss, metric or optimizer
+        except Exception as error:  # a stranger's model, loss, metric or optimizer
+            if isinstance(error, (LedgerError, StoppedError, *passing)):
+                raise
             full = is_out_of_memory(error) and len(runs) > 1
             reason = why_not(error)
         gc.collect()
@@ -111,13 +179,18 @@ class _Group:
     """A population on its way, and what of it is not committed yet."""
 
     def __init__(
-        self, place: Place, planned: Sequence[RunPlan], *, compiled: bool, regroup: Regroup
+        self,
+        place: Place,
+        planned: Sequence[RunPlan],
+        *,
+        at_start: Callable[[Sequence[RunPlan]], Together],
+        regroup: Regroup,
     ) -> None:
         self.place = place
         self.regroup = regroup
-        self.compiled = compiled
+        self.at_start = at_start
         self.records = [Record(place, run) for run in planned]
-        self.population = build(place, planned, compiled=compiled)
+        self.population = at_start(planned)
         for i, record in enumerate(self.records):
             if record.planned.seed not in {r.planned.seed for r in self.records[:i]}:
                 record.keep_start(self.population.weights(i))
@@ -196,9 +269,7 @@ class _Group:
         if any(rows[i]["steps_done"] for i in saved):
             text = f"A population of {len(rows)} runs begins again from step 0: {reason}"
             _tell(self.place, "restarted", text)
-            self.population = build(
-                self.place, [r.planned for r in self.records], compiled=self.compiled
-            )
+            self.population = self.at_start([r.planned for r in self.records])
         for i, step in frozen.items():
             self.population.freeze(i, step)
 

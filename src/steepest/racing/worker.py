@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -19,6 +19,7 @@ from steepest import tasks
 from steepest.racing.arm import restore
 from steepest.train.checkpoint import RunState
 from steepest.train.guard import GuardRule
+from steepest.train.population import Member, Population
 from steepest.train.solo import SoloRun
 from steepest.train.task import Task
 
@@ -31,6 +32,7 @@ class _Desk:
     def __init__(self) -> None:
         self.task: Task | None = None
         self.run: Any = None
+        self.population: Any = None
 
     def task_is(self, spec: str, train_on: Any, threads: int) -> None:
         torch.set_num_threads(threads)
@@ -85,6 +87,57 @@ class _Desk:
     def restore(self, tensors: bytes, meta: dict[str, Any]) -> Any:
         self.run.restore(RunState(safetensors.torch.load(tensors), meta))
         return self.run.position, self.run.order_hash
+
+    def gather(
+        self,
+        members: Sequence[tuple[Mapping[str, Any], int]],
+        steps: int,
+        batch: int,
+        device: str,
+        guard: Any,
+        precision: str,
+    ) -> Any:
+        rule = None if guard is None else GuardRule(**guard)
+        arms = [(restore(arm), seed) for arm, seed in members]
+        self.population = None  # before the next one takes memory
+        self.population = Population(
+            self.task,  # type: ignore[arg-type]  # always told first
+            [Member(arm.factory(), arm.schedule, seed, rule) for arm, seed in arms],
+            steps=steps,
+            batch_size=batch,
+            device=device,
+            precision=precision,
+        )
+        return self.population.start_hashes, self._where()
+
+    def _where(self) -> Any:
+        them = self.population
+        return them.position, them.diverged_at, them.alive, them.left()
+
+    def together(self, name: str, *arguments: Any) -> Any:
+        """Ask the population; what comes out and goes in as tensors is packed."""
+        them = self.population
+        if name == "evaluate":
+            split, remember = arguments
+            found = them.evaluate(split, remember=remember)
+        elif name == "weights":
+            weights = them.weights(*arguments)
+            found = list(weights), safetensors.torch.save(weights)
+        elif name == "state":
+            state = them.state(*arguments)
+            found = safetensors.torch.save(state.tensors), state.meta
+        elif name == "restore":
+            packed, frozen = arguments
+            states = [
+                None if one is None else RunState(safetensors.torch.load(one[0]), one[1])
+                for one in packed
+            ]
+            found = them.restore(states, frozen=frozen)
+        elif name == "compacted":
+            self.population, found = them.compacted()
+        else:
+            found = getattr(them, name)(*arguments)
+        return found, self._where()
 
 
 def main(fd: int) -> None:

@@ -1,0 +1,141 @@
+"""A population that trains in another process.
+
+Two processes with one thread each get more out of two cores than one process with two threads,
+since nothing waits for the other thread after every operation; and other programs on the machine
+slow down one of them, not both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import safetensors.torch
+from torch import Tensor
+
+from steepest.racing.apart import Worker
+from steepest.racing.spec import Plan, RunPlan
+from steepest.train.checkpoint import RunState
+from steepest.train.solo import Chunk
+
+__all__ = ["RemotePopulation", "gather_there"]
+
+Split = Literal["train", "val", "test"]
+
+
+class RemotePopulation:
+    """A `Population` in a worker; see there for what its parts mean.
+
+    Args:
+        worker: Which one.
+        members: Settings of the arm, and seed, of each.
+        steps: How long the runs are.
+        batch_size: Examples per step.
+        device: Where they train.
+        guard: Settings of a `GuardRule`.
+        precision: What they compute in.
+    """
+
+    position: int
+    diverged_at: list[int | None]
+    alive: list[int]
+
+    def __init__(
+        self,
+        worker: Worker,
+        members: Sequence[tuple[Mapping[str, Any], int]],
+        *,
+        steps: int,
+        batch_size: int,
+        device: str,
+        guard: Mapping[str, Any] | None = None,
+        precision: str,
+    ) -> None:
+        self._worker = worker
+        self._size = len(members)
+        self.start_hashes: list[str] = self._keep(
+            worker.ask("gather", members, steps, batch_size, device, guard, precision)
+        )
+
+    def __len__(self) -> int:
+        return self._size
+
+    def _keep(self, answer: tuple[Any, tuple[Any, ...]]) -> Any:
+        """Every answer says where the members are, too."""
+        found, (self.position, self.diverged_at, self.alive, self._left) = answer
+        return found
+
+    def _ask(self, name: str, *arguments: Any) -> Any:
+        return self._keep(self._worker.ask("together", name, *arguments))
+
+    def advance(self, n: int) -> list[Chunk]:
+        """Train some steps."""
+        return self._ask("advance", n)  # type: ignore[no-any-return]
+
+    def evaluate(self, split: Split, *, remember: bool = False) -> list[dict[str, float] | None]:
+        """Measure on a split."""
+        return self._ask("evaluate", split, remember)  # type: ignore[no-any-return]
+
+    def stop(self, place: int) -> None:
+        """Leave a member as it is now."""
+        self._ask("stop", place)
+
+    def keep_best(self, places: Sequence[int]) -> None:
+        """Keep the weights that the last evaluation remembered."""
+        self._ask("keep_best", list(places))
+
+    def end_with_best(self, places: Sequence[int], split: Split | None) -> list[dict[str, float]]:
+        """End members here, with those weights."""
+        return self._ask("end_with_best", list(places), split)  # type: ignore[no-any-return]
+
+    def freeze(self, place: int, step: int) -> None:
+        """Leave a member as it is: it is known to end with this step."""
+        self._ask("freeze", place, step)
+
+    def left(self) -> list[int]:
+        """The places of members that had come to their ends by now."""
+        return list(self._left)
+
+    def order_hash(self, place: int) -> str:
+        """Over the batches that a member was given."""
+        return self._ask("order_hash", place)  # type: ignore[no-any-return]
+
+    def weights(self, place: int) -> dict[str, Tensor]:
+        """A member's parameters."""
+        names, data = self._ask("weights", place)
+        found = safetensors.torch.load(data)
+        return {name: found[name] for name in names}  # in the model's order, which hashes see
+
+    def state(self, place: int) -> RunState:
+        """What `restore` needs of a member."""
+        tensors, meta = self._ask("state", place)
+        return RunState(safetensors.torch.load(tensors), meta)
+
+    def restore(
+        self, states: Sequence[RunState | None], *, frozen: Mapping[int, int] | None = None
+    ) -> None:
+        """Go to where the members' states were taken."""
+        packed = [
+            None if s is None else (safetensors.torch.save(s.tensors), s.meta) for s in states
+        ]
+        self._ask("restore", packed, dict(frozen or {}))
+
+    def compacted(self) -> tuple[RemotePopulation, list[int]]:
+        """Itself without the members that have left, and its members' places."""
+        places: list[int] = self._ask("compacted")
+        self._size = len(places)
+        self.start_hashes = [self.start_hashes[i] for i in places]
+        return self, places
+
+
+def gather_there(worker: Worker, plan: Plan, planned: Sequence[RunPlan]) -> RemotePopulation:
+    """Planned runs, at their start, as a population in a worker."""
+    return RemotePopulation(
+        worker,
+        [(run.arm.settings(), run.seed) for run in planned],
+        steps=planned[0].steps,
+        batch_size=plan.spec.batch_size,
+        device=plan.spec.device,
+        guard=None if plan.spec.guard is None else vars(plan.spec.guard),
+        precision=plan.spec.precision,
+    )
