@@ -121,16 +121,21 @@ class Engine:
 
 
 def _gathered(group: Sequence[RunPlan]) -> Job:
-    """Carries out a group as a population in a worker."""
+    """Carries out a group, or the groups that have taken its place by now, in a worker."""
 
     def carry_out_there(place: Place, worker: Worker) -> Sequence[RunPlan]:
-        return carry_out_together(
-            place,
-            group,
-            at_start=partial(gather_there, worker, place.plan),
-            regroup=partial(_regroup, place, [run.run_id for run in group]),
-            passing=(WorkerLostError,),
-        )
+        runs = {run.run_id: run for run in group}
+        left: list[RunPlan] = []
+        for now in place.ledger.meta()["engine"]["groups"]:
+            if set(now) <= set(runs):
+                left += carry_out_together(
+                    place,
+                    [runs[run_id] for run_id in now],
+                    at_start=partial(gather_there, worker, place.plan),
+                    regroup=partial(_regroup, place, now),
+                    passing=(WorkerLostError,),
+                )
+        return left
 
     return carry_out_there
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 
 import torch
 
@@ -43,14 +44,15 @@ def in_groups(
 
     >>> in_groups(["a", "b", "c", "d", "e"], 4)
     (('a', 'b', 'c'), ('d', 'e'))
-    >>> in_groups(["a", "b", "c", "d"], 4, multiple=2)
-    (('a', 'b'), ('c', 'd'))
+    >>> in_groups(["a", "b", "c"], 4, multiple=2)
+    (('a', 'b'), ('c',))
     """
     if not run_ids or size < 1:
         return ()
-    groups = -(-len(run_ids) // (size * multiple)) * multiple
-    each = -(-len(run_ids) // groups)
-    return tuple(tuple(run_ids[i : i + each]) for i in range(0, len(run_ids), each))
+    groups = min(len(run_ids), -(-len(run_ids) // (size * multiple)) * multiple)
+    each, more = divmod(len(run_ids), groups)
+    ends = [0, *accumulate(each + (i < more) for i in range(groups))]
+    return tuple(tuple(run_ids[i:j]) for i, j in pairwise(ends))
 
 
 def calmest_first(runs: Iterable[RunPlan]) -> list[RunPlan]:
