@@ -28,7 +28,9 @@ def test_every_way_is_measured_beside_the_plain_loop(steepest: Callable[..., Any
         ("plain loop", 1),
         ("solo", 1),
         ("2 processes", 2),
+        ("2 processes of 16", 32),
         ("population", 3),
+        ("as written", 3),
     ]
     forward = 2 * 32 * 784 * 10  # one product forward, one for the weights' gradient
     for row in rows:
@@ -50,6 +52,7 @@ def test_the_two_other_models_train_in_a_population(
         "plain",
         "solo",
         "population",
+        "as",
     ]
     assert "nan" not in out
     assert "bf16" in out
@@ -70,6 +73,7 @@ def test_more_runs_than_are_the_fastest_at_once_take_turns(steepest: Callable[..
     assert [(row["way"], row["members"]) for row in rows][2:] == [
         ("population", 20),
         ("in turns", 20),
+        ("as written", 20),
     ]
 
 

@@ -1,5 +1,6 @@
 """Repeating a pass's operations gives the bits of the pass, or is not done."""
 
+import functools
 import itertools
 
 import pytest
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 from steepest import optim, tasks
 from steepest.errors import UnsupportedError
 from steepest.train import recorded
+from steepest.train.graphed import Graphed
 from steepest.train.population import Member, Population
 from steepest.train.task import Task
 
@@ -191,3 +193,64 @@ def test_a_diverged_member_is_the_same_one_and_the_others_go_on():
     assert population._passes.reason == ""
     assert population.diverged_at[:3] == [None] * 3
     assert population.diverged_at[3] is not None
+
+
+def test_a_captured_pass_is_given_every_batch_and_leaves_the_buffers_alone(monkeypatch):
+    """Without a GPU: what a graph would repeat is run again, with the same memory."""
+    captures = []
+
+    def rerun(work):
+        for _ in range(3):
+            work()  # warming up must leave no trace, though it runs the pass
+        captures.append(1)
+        return work
+
+    graphed = functools.partial(Graphed, capture=rerun)
+    monkeypatch.setattr(recorded, "can_capture", lambda device: True)
+    monkeypatch.setattr(recorded, "Graphed", graphed)
+    model, x = ZOO["residual"]
+    population = both(make(model, x))
+    assert population._passes.reason == ""
+    assert population._passes.no_graph == ""
+    assert captures == [1]
+    population.evaluate("val")
+
+
+def test_what_cannot_be_captured_is_repeated_without_a_graph(monkeypatch):
+    def refuse(work):
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    monkeypatch.setattr(recorded, "can_capture", lambda device: True)
+    monkeypatch.setattr(recorded, "Graphed", functools.partial(Graphed, capture=refuse))
+    population = both(make(Mlp, IMAGES))
+    assert population._passes.no_graph == "operation not permitted when stream is capturing"
+    assert population._passes.reason == ""
+
+
+def test_a_captured_pass_is_of_one_population():
+    task = make(Mlp, IMAGES)
+    one, other = (Population(task, members(), steps=LONG) for _ in range(2))
+    one.advance(3)
+    passes = one._passes
+    x, y = one._batch(3)
+    tensors = passes._tensors(passes._buffers, x, y)
+    held = Graphed(passes._recording, tensors, passes._places, batch=2, capture=lambda w: w() or w)
+    others = other._passes._tensors(other._passes._buffers, x, y)
+    with pytest.raises(RuntimeError, match="other parameters or buffers"):
+        held(others, passes._places)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", ZOO)
+def test_on_a_gpu_a_pass_is_captured_and_gives_the_same_losses(name):
+    model, x = ZOO[name]
+    losses = []
+    for record in (False, True):
+        task = make(model, x, dtype=torch.float64)
+        population = Population(task, members(), steps=LONG, recorded=record, device="cuda")
+        losses.append([c.loss for c in population.advance(20)])
+        population.evaluate("val")
+    assert population._passes.no_graph == ""
+    for a, b in zip(*losses, strict=True):
+        assert abs(a - b).max() < 1e-6

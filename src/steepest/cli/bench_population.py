@@ -72,11 +72,13 @@ def population(
         f"{torch.get_num_threads()} threads, {device}, {precision.value}, "
         f"medians of {rounds} rounds",
         box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
     )
     for head in ("model", "way"):
         table.add_column(head, no_wrap=True)
     for head in ("runs", "µs", "× plain", "GFLOP/s", "of GEMM", "MiB"):
-        table.add_column(head, justify="right")
+        table.add_column(head, justify="right", no_wrap=True)
     with console.status("measuring"):
         for row in rows:
             if row.reason:

@@ -34,9 +34,10 @@ from steepest.train.task import Task
 
 __all__ = ["MODELS", "WAYS", "Timing", "gemm_rate", "measure_population"]
 
-WAYS = ("plain loop", "solo", "population", "in turns", "compiled")
+WAYS = ("plain loop", "solo", "population", "in turns", "as written", "compiled")
 """A user's own loop, the same made repeatable, many runs at once, populations of `TURNS` runs that
-take turns (what a race does with more runs than are the fastest at once), and many runs compiled.
+take turns (what a race does with more runs than are the fastest at once), many runs at once whose
+operations are not recorded (see `steepest.train.recorded`), and many runs compiled.
 """
 
 TURNS = 16
@@ -224,12 +225,15 @@ def _measure(
             herds = f"{processes} processes of {TURNS}"
             ways[herds, processes * TURNS] = bench.herds(crew)
         for size in sizes:
-            wanted = ["population", *["in turns"] * (size > TURNS), *["compiled"] * compiled]
-            for way in wanted:
+            wanted = [way for way in WAYS[2:] if (way != "in turns" or size > TURNS)]
+            for way in wanted[: None if compiled else -1]:
                 at_once = TURNS if way == "in turns" else size
                 try:
                     ways[way, size] = bench.population(
-                        size, at_once=at_once, compiled=way == "compiled"
+                        size,
+                        at_once=at_once,
+                        compiled=way == "compiled",
+                        recorded=way != "as written",
                     )
                 except Exception as error:  # noqa: BLE001  the row says why there is no number
                     full = "out of memory" if is_out_of_memory(error) else str(error)
@@ -339,7 +343,7 @@ class _Bench:
         )
         return _repeated(lambda: run.advance(_STEPS), runs=_STEPS, device=self.device)
 
-    def population(self, size: int, *, at_once: int, compiled: bool) -> Clocked:
+    def population(self, size: int, *, at_once: int, compiled: bool, recorded: bool) -> Clocked:
         """Populations that take turns, many steps each, so that one's weights stay near."""
         waiting = [Member(_rule(self.arm), None, seed) for seed in range(size)]
         populations = [
@@ -349,6 +353,7 @@ class _Bench:
                 steps=_ENDLESS,
                 device=self.device,
                 compiled=compiled,
+                recorded=recorded,
                 precision=self.precision,
             )
             for i in range(0, size, at_once)
