@@ -1,5 +1,6 @@
 """A member of a population is the run that it would have been alone."""
 
+import dataclasses
 import math
 import warnings
 
@@ -200,6 +201,29 @@ def test_a_member_of_a_ready_made_task_is_its_solo_run(name):
     chunks = Population(task, members, steps=50).advance(50)
     for chunk, given in zip(chunks, members, strict=True):
         assert worst(chunk.loss, solo_of(task, given, 50).advance(50).loss) < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mnist", "mnist-mlp", "mnist-logreg"])
+def test_a_member_of_a_ready_made_task_is_its_solo_run_in_double_precision(name):
+    made = tasks.load(name)
+    x, y = made.train
+    task = dataclasses.replace(
+        made,
+        model=lambda: made.model().double(),
+        train=(x[:1000].double(), y[:1000]),
+        val=None,
+        test=None,
+    )
+    members = [member("adam", 0, "cosine", lr=1e-3), member("sgd", 1, lr=0.05, momentum=0.9)]
+    population = Population(task, members, steps=200)
+    chunks = population.advance(200)
+    for place, given in enumerate(members):
+        alone = solo_of(task, given, 200)
+        # chunks are float32: losses that agree to 1e-10 differ at most in how they were rounded
+        assert worst(chunks[place].loss, alone.advance(200).loss) < 1.3e-7
+        for key, value in alone.weights().items():
+            assert torch.allclose(population.weights(place)[key], value, rtol=1e-10, atol=1e-11)
 
 
 RULES = ["sgd", "adagrad", "rmsprop", "adadelta", "adam", "nadam", "radam", "adamax"]

@@ -3,7 +3,7 @@
 glibc hands large freed blocks back to the system, and the system clears every page before it gives
 it out again. A step of 16 ConvNets frees and asks for some hundred megabytes. What that costs:
 ``steepest bench population mnist --members 16``, with and without ``STEEPEST_MALLOC=system``
-(docs/benchmarks.md has the figures).
+(docs/populations.md has the figures).
 """
 
 from __future__ import annotations
