@@ -94,6 +94,7 @@ def tiny_sample(k: Kitchen) -> Record:
             curve_line(f"lr={lr:g}", *curves[label, 0])
             for lr, label in zip(grid, labels_of(found), strict=True)
         ),
+        log_y=bool(k.expected.classes),  # where no loss is negative
     )  # fmt: skip
     ends = {}
     for arm in labels_of(found):
@@ -104,13 +105,13 @@ def tiny_sample(k: Kitchen) -> Record:
     count = task.batch_size
     if k.expected.classes:
         best = max(ends.values(), default=0.0)
-        passed, words = best >= 1.0, f"{best:.0%} right"
+        passed, words = best >= 1.0, f"{100 * best:.0f} % right"
     else:
         best = min(ends.values(), default=math.inf)
         yard = yardstick(k)
         passed, words = (
             best <= 0.02 * yard,
-            f"a loss of {significant(best)}, {best / yard:.1%} of the start",
+            f"a loss of {significant(best)}, {100 * best / yard:.1f} % of the start",
         )
     sentence = (
         f"{amount(count, 'example')} in {TINY_STEPS} steps without regularisation: {words} at the "
@@ -142,8 +143,8 @@ def _why_not_by_heart(k: Kitchen, curves: Mapping[tuple[str, int], Any]) -> list
         )
     elif f.dead > 0.5:
         told.append(
-            f"{f.dead:.0%} of the hidden units get no gradient from 1,000 examples: dead by their "
-            "initialisation."
+            f"{100 * f.dead:.0f} % of the hidden units get no gradient from 1,000 examples: dead "
+            "by their initialisation."
         )
     if still and not f.silent:
         told.append(

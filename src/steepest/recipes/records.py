@@ -72,6 +72,7 @@ class Chart:
         lines: What is drawn.
         level: A value to compare with, and its name.
         log_x: A logarithmic horizontal axis.
+        log_y: A logarithmic vertical axis.
         dots: Points that are not joined.
     """
 
@@ -80,6 +81,7 @@ class Chart:
     lines: tuple[Line, ...]
     level: tuple[float, str] | None = None
     log_x: bool = False
+    log_y: bool = False
     dots: bool = False
 
 

@@ -125,6 +125,8 @@ def _panel(chart: Chart, sentence: str) -> Panel:
         )
     if chart.log_x:
         figure.update_xaxes(type="log", tickformat="~g", dtick=1)
+    if chart.log_y:
+        figure.update_yaxes(type="log", tickformat="~g", dtick=1)
     return Panel(
         f"{chart.y} over {chart.x}",
         figure,
