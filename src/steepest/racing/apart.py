@@ -266,7 +266,7 @@ class _Crew:
     ) -> None:
         self.place = place
         self.threads = threads
-        self._waiting = [*jobs, *((([run], _singly(run))) for run in planned)][::-1]
+        self._waiting = [*jobs, *(([run], _singly(run)) for run in planned)][::-1]
         self._turn = threading.Lock()
         self._workers: list[Worker] = []
         self._trouble: list[BaseException] = []
@@ -316,7 +316,7 @@ class _Crew:
                 for last in (False, True):
                     try:
                         worker = worker or self._hire()
-                        self._singly(job(self.place, worker))
+                        self._leave(job(self.place, worker))
                         break
                     except WorkerLostError as error:
                         if worker is not None:
@@ -331,7 +331,8 @@ class _Crew:
             if worker is not None:
                 self._dismiss(worker)
 
-    def _singly(self, runs: Sequence[RunPlan]) -> None:
+    def _leave(self, runs: Sequence[RunPlan]) -> None:
+        """To whoever has time, one by one."""
         with self._turn:
             self._waiting += [([run], _singly(run)) for run in runs]
 
@@ -341,7 +342,7 @@ class _Crew:
             return
         if last:
             rows = [(run, self.place.ledger.run(run.run_id)) for run in runs]
-            self._singly([run for run, row in rows if row["status"] not in ("diverged", "done")])
+            self._leave([run for run, row in rows if row["status"] not in ("diverged", "done")])
         named = name_of(runs[0]) if len(runs) == 1 else f"a population of {len(runs)} runs"
         how = "goes on one by one" if last else "is tried once more"
         text = f"{named} {how} from its last commit: {error}"

@@ -173,7 +173,7 @@ def probe(place: Place, waiting: Sequence[RunPlan], *, times: int = 1) -> Found:
         single = next((r.tried for r in rivals if r.tried.engine == "solo"), solo.tried)
         apart = _measure_processes(race, waiting, single, threads, crew=crew, events=events)
         batched = [r.tried for r in rivals if r.tried.engine == "population"]
-        if crew and batched:
+        if apart and batched:
             quickest = min(batched, key=lambda tried: tried.total)
             apart += _measure_herds(race, fit, quickest, apart[0].tried.start, crew=crew)
         rivals += apart
@@ -395,7 +395,7 @@ def _measure_herds(
 ) -> list[_Rival]:
     """A population in each of the processes, as large as is the fastest here."""
     workers = len(crew)
-    size = min(alone.size, len(fit.together) // workers)
+    size = min(alone.size, (fit.size or 0) // workers)  # all of them are in memory at once
     if size < 2:
         return []
     endless = [replace(run, steps=10**9) for run in fit.together]
