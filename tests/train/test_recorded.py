@@ -1,7 +1,9 @@
 """Repeating a pass's operations gives the bits of the pass, or is not done."""
 
 import functools
+import gc
 import itertools
+import weakref
 
 import pytest
 import torch
@@ -137,6 +139,8 @@ class Global(Mlp):
         ({"model": Global}, "forward.STATE"),
         ({"loss": counting_loss}, "counting_loss.STATE"),
         ({"loss": CountingLoss()}, "CountingLoss.calls"),
+        ({"loss": functools.partial(counting_loss)}, "partial.STATE"),
+        ({"loss": CountingLoss().__call__}, "method.calls"),
     ],
 )
 def test_what_keeps_something_in_python_is_not_recorded(changes, words):
@@ -254,3 +258,26 @@ def test_on_a_gpu_a_pass_is_captured_and_gives_the_same_losses(name):
     assert population._passes.no_graph == ""
     for a, b in zip(*losses, strict=True):
         assert abs(a - b).max() < 1e-6
+
+
+def test_a_recording_lives_as_long_as_its_task():
+    task = make(Mlp, IMAGES)
+    population = Population(task, members(), steps=LONG)
+    population.advance(4)
+    assert task in recorded._RECORDED
+    there = weakref.ref(task)
+    del task, population
+    gc.collect()
+    assert there() is None
+
+
+def test_rates_that_a_strangers_optimizer_changes_itself_are_recorded_as_they_are():
+    class Falling(torch.optim.SGD):
+        def step(self, closure=None):
+            super().step(closure)
+            for group in self.param_groups:
+                group["lr"] *= 0.5
+
+    given = [Member(lambda p: Falling(p, lr=1.0), None, 0)]
+    (chunk,) = Population(make(Mlp, IMAGES), given, steps=3).advance(3)
+    assert chunk.lr.tolist() == [1.0, 0.5, 0.25]

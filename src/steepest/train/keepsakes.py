@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import types
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -45,6 +46,11 @@ def _attributes(thing: Any) -> dict[str, Any]:
     """What may change, as values that can be compared."""
     if isinstance(thing, Keyed):
         return {}
+    if isinstance(thing, functools.partial):
+        given = {"args": _value(thing.args, 3), "keywords": _value(thing.keywords, 3)}
+        return _attributes(thing.func) | given
+    if isinstance(thing, types.MethodType):
+        return _attributes(thing.__func__) | _attributes(thing.__self__)
     if isinstance(thing, types.FunctionType):
         cells = thing.__closure__ or ()
         held = dict(zip(thing.__code__.co_freevars, cells, strict=True))

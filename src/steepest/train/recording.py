@@ -69,6 +69,8 @@ def record(run: Callable[..., list[Tensor | None]], tensors: Sequence[Tensor]) -
         elif _is_constant(node):
             _keep_constant(module, node)
     kept = _keep_places(graph)
+    for node in graph.nodes:
+        node.meta.clear()  # shapes and where they came from: larger than the list itself
     graph.lint()
     module.recompile()
     return Recording(module, kept)

@@ -115,7 +115,7 @@ class Steppers:
             )
         self._idle: set[int] = set()
         self._going: list[int] = []
-        self._constant: NDArray[np.float32] | None = None  # rates that no schedule changes
+        self._constant: NDArray[np.float32] | None = None  # rates that nobody changes
         self._bound: list[Tensor | None] = [None] * len(self._trained)
 
     # ------------------------------------------------------------------ training
@@ -138,7 +138,8 @@ class Steppers:
                     else:
                         group["lr"] = base * factor
             rates[place] = rate_of(groups[0])
-        if all(member.schedule is None for member in self._members):
+        ours = all(isinstance(optimizer, Facade) for optimizer in self.launches)
+        if ours and all(member.schedule is None for member in self._members):
             self._constant = rates
         return rates
 
