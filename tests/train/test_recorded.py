@@ -3,8 +3,10 @@
 import functools
 import gc
 import itertools
+import random
 import weakref
 
+import numpy as np
 import pytest
 import torch
 from tests.train.test_population import IMAGES, LABELS, MIXED, ZOO, Mlp, make
@@ -149,6 +151,39 @@ def test_what_keeps_something_in_python_is_not_recorded(changes, words):
     population.advance(12)
     assert words in population._passes.reason
     assert "may be another" in population._passes.reason
+
+
+class Chancy(Mlp):
+    """Now and then, by a generator that nobody seeds, it does something else."""
+
+    def __init__(self, draw):
+        super().__init__()
+        self.draw = draw
+
+    def forward(self, x):
+        return super().forward(x) * (2.0 if self.draw() > 0.9999 else 1.0)
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.rand])
+def test_a_model_that_draws_random_numbers_is_not_recorded(draw):
+    population = Population(make(lambda: Chancy(draw), IMAGES), members(), steps=LONG)
+    population.advance(3)
+    assert population._passes.reason == "it draws random numbers, and the next pass draws others"
+
+
+@pytest.mark.parametrize("make_one", [random.Random, np.random.default_rng])
+def test_a_models_own_generator_is_seen_to_move(make_one):
+    class Own(Mlp):
+        def __init__(self):
+            super().__init__()
+            self.chance = make_one(0)
+
+        def forward(self, x):
+            return super().forward(x) * (2.0 if self.chance.random() > 0.9999 else 1.0)
+
+    population = Population(make(Own, IMAGES), members(), steps=LONG)
+    population.advance(3)
+    assert population._passes.reason.startswith("Own.chance changes with every pass")
 
 
 class Hidden(nn.Module):

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import functools
+import random
 import types
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from steepest.train.dropout import Counter, Keyed
 from steepest.train.task import Task
 
-__all__ = ["changed", "kept_things"]
+__all__ = ["changed", "drawn", "kept_things"]
 
 _PASSING = (
     type, types.ModuleType, types.BuiltinFunctionType, Task, torch.dtype, torch.device,
@@ -24,6 +26,16 @@ _PASSING = (
 def kept_things(roots: Iterable[object]) -> list[tuple[str, Any, dict[str, Any]]]:
     """What objects keep in Python, beside the parameters, buffers and parts of modules."""
     return [(_name(root), root, _attributes(root)) for root in roots]
+
+
+def drawn() -> tuple[object, ...]:
+    """Where the global generators of Python, NumPy and torch are."""
+    numpy: Any = np.random.get_state()
+    return (
+        random.getstate(),
+        (*numpy[:1], numpy[1].tobytes(), *numpy[2:]),
+        torch.default_generator.get_state().numpy().tobytes(),
+    )
 
 
 def changed(before: Iterable[tuple[str, Any, dict[str, Any]]]) -> str:
@@ -77,6 +89,14 @@ def _value(value: Any, depth: int) -> Any:
             return None
     if isinstance(value, _PASSING) or depth == 0:
         return id(value)
+    if isinstance(value, random.Random):
+        return value.getstate()
+    if isinstance(value, np.random.Generator):
+        return repr(value.bit_generator.state)
+    if isinstance(value, np.random.RandomState):
+        return repr(value.get_state(legacy=False))
+    if isinstance(value, torch.Generator):
+        return value.get_state().tolist()
     if isinstance(value, Mapping):
         return [(id(k) if isinstance(k, Tensor) else k, _value(v, depth - 1))
                 for k, v in value.items()]  # fmt: skip

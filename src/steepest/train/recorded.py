@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from steepest.errors import UnsupportedError
 from steepest.train.data import map_tensors, tensors_of
 from steepest.train.graphed import Graphed
-from steepest.train.keepsakes import changed, kept_things
+from steepest.train.keepsakes import changed, drawn, kept_things
 from steepest.train.recording import Grads, Recording, record
 from steepest.train.task import Task
 
@@ -168,11 +168,14 @@ class Passes:
         copies = [t.detach().clone().requires_grad_(t.requires_grad) for t in tensors]
         written = [type(m).forward for m in self._model.modules() if not _is_of_torch(m)]
         before = kept_things([*self._model.modules(), *written, self._task.loss])
+        chance = drawn()
         try:
             found = record(run, copies)
         except Exception as error:  # noqa: BLE001  a stranger's model; as written it works
             text = str(error).strip().split("\n")[0]
             return f"its pass cannot be recorded ({type(error).__name__}: {text})"
+        if drawn() != chance:
+            return "it draws random numbers, and the next pass draws others"
         other = changed(before)
         if other:
             return f"{other} changes with every pass, so the next one may be another"
