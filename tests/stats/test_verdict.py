@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from steepest.errors import InputError
@@ -113,6 +113,15 @@ runs = st.lists(
 
 
 @settings(max_examples=150, deadline=None)
+@example(
+    [
+        [0.0] * 8,
+        [0.0, NAN, 0.0, NAN, NAN, 0.0, NAN, 0.0],  # where one is lost the other is not
+        [NAN, 0.0, NAN, 0.0, 0.0, NAN, 0.0, NAN],
+    ],
+    False,
+    0.0,
+)
 @given(st.lists(runs, min_size=2, max_size=4), st.booleans(), st.sampled_from([0.0, 0.2]))
 def test_decision_interval_and_p_value_never_contradict_each_other(arms, higher, effect):
     samples = {str(i): np.array(row) + 3 * i for i, row in enumerate(arms)}

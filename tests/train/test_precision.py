@@ -18,7 +18,7 @@ from steepest.train import checkpoint
 from steepest.train.agreement import why_not_together
 from steepest.train.group import Group, how_to_train
 from steepest.train.population import Member, Population
-from steepest.train.precision import Precision, _products
+from steepest.train.precision import Precision, _allowed, _products
 from steepest.train.solo import SoloRun
 from steepest.train.task import Task, hash_tensors
 
@@ -370,14 +370,20 @@ def settings():
 
 
 def set_to(place, value):
-    place.fp32_precision = value
+    with _allowed():  # another test of this process may have imported torch's own
+        place.fp32_precision = value
+
+
+def set_cudnn(fast):
+    with _allowed():
+        B.cudnn.allow_tf32 = fast
 
 
 USERS = {
     "nothing": lambda: None,
     "high": lambda: torch.set_float32_matmul_precision("high"),
     "medium": lambda: torch.set_float32_matmul_precision("medium"),
-    "no cudnn": lambda: setattr(B.cudnn, "allow_tf32", False),
+    "no cudnn": lambda: set_cudnn(False),
     "all tf32": lambda: set_to(B, "tf32"),
     "all ieee": lambda: set_to(B, "ieee"),
     "new matmul": lambda: set_to(B.cuda.matmul, "tf32"),
@@ -403,7 +409,7 @@ def _settings():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.set_float32_matmul_precision("highest")
-            B.cudnn.allow_tf32 = True
+            set_cudnn(True)
         set_to(B.cuda.matmul, "none")
         set_to(B.mkldnn.matmul, "none")
 
@@ -431,6 +437,17 @@ def test_settings_hold_for_cuda_agree_with_the_older_ones_and_come_back(user, wa
     assert settings() == before
     with pytest.raises(ZeroDivisionError), _products("cuda", wanted):
         _ = 1 / 0
+    assert settings() == before
+
+
+@pytest.mark.usefixtures("_settings")
+def test_settings_hold_where_torchs_own_test_suite_has_forbidden_changes(monkeypatch):
+    monkeypatch.setattr(torch.backends, "__allow_nonbracketed_mutation_flag", False)
+    before = settings()
+    with pytest.raises(RuntimeError, match="not allowed to set"):
+        B.cudnn.allow_tf32 = False
+    with _products("cuda", "tf32"):
+        assert B.cuda.matmul.fp32_precision == "tf32"
     assert settings() == before
 
 

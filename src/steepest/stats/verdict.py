@@ -392,7 +392,9 @@ def _signed_rank_effect(gains: Array, margin: float) -> tuple[float, float, floa
     """Mean and deviation of the signed ranks: they stand for the differences in the power."""
     from scipy.stats import rankdata
 
-    centre = float(np.sign(np.median(gains)))
+    # half of the seeds lost by one arm and half by the other have no middle: neither side leads
+    middle = np.sort(gains)[[(gains.size - 1) // 2, gains.size // 2]]
+    centre = float(np.sign(_minus(middle[1], -middle[0])))
     shifted = gains - centre * margin
     signed = np.sign(shifted) * rankdata(np.abs(shifted))
     mean = float(signed.mean())

@@ -140,8 +140,14 @@ def _own(op: Any, general: Any) -> str:
 
 
 def _set(ops: Sequence[Any], values: Sequence[str]) -> None:
-    for op, value in zip(ops, values, strict=True):
-        op.fp32_precision = value
+    with _allowed():
+        for op, value in zip(ops, values, strict=True):
+            op.fp32_precision = value
+
+
+def _allowed() -> Any:
+    """Whoever imports torch's own test suite forbids changes; its contexts, as this one, may."""
+    return torch.backends.__allow_nonbracketed_mutation()  # type: ignore[attr-defined,unused-ignore]
 
 
 @dataclass(frozen=True)
@@ -184,7 +190,7 @@ class _CudaSettings:
     def write(self) -> None:
         # Untouched, cuDNN is TF32 in torch 2.13 unless something is set for everything; that cannot
         # be set again, so afterwards it is TF32, as after torch's own `cudnn.flags`.
-        with _unwarned():
+        with _unwarned(), _allowed():
             torch.set_float32_matmul_precision(self.matmul)
             _CUDNN.allow_tf32 = self.cudnn
         _set((*_PRODUCTS["cuda"][1], _ONEDNN.matmul), (*self.products, self.on_cpu))
