@@ -16,12 +16,12 @@ from dataclasses import replace
 from multiprocessing.connection import Pipe
 from typing import Any, Literal
 
-import safetensors.torch
 from torch import Tensor
 
 from steepest import errors
 from steepest.racing.observer import Observer, StoppedError
-from steepest.racing.record import Place, name_of
+from steepest.racing.parcels import pack_state, unpack_state, unpack_weights
+from steepest.racing.record import Place, name_of, unfinished
 from steepest.racing.solo import carry_out, fail
 from steepest.racing.spec import Plan, RunPlan
 from steepest.train.checkpoint import RunState
@@ -152,19 +152,15 @@ class RemoteRun:
 
     def weights(self) -> dict[str, Tensor]:
         """The parameters."""
-        names, data = self._worker.ask("weights")
-        found = safetensors.torch.load(data)
-        return {name: found[name] for name in names}  # in the model's order, which hashes see
+        return unpack_weights(self._worker.ask("weights"))
 
     def state(self) -> RunState:
         """What `restore` needs."""
-        tensors, meta = self._worker.ask("state")
-        return RunState(safetensors.torch.load(tensors), meta)
+        return unpack_state(self._worker.ask("state"))
 
     def restore(self, state: RunState) -> None:
         """Go to where a state was taken."""
-        tensors = safetensors.torch.save(state.tensors)
-        self.position, self.order_hash = self._worker.ask("restore", tensors, state.meta)
+        self.position, self.order_hash = self._worker.ask("restore", pack_state(state))
 
 
 def hire(plan: Plan, *, threads: int) -> Worker:
@@ -341,8 +337,7 @@ class _Crew:
             fail(self.place, runs[0], f"{error}, twice")
             return
         if last:
-            rows = [(run, self.place.ledger.run(run.run_id)) for run in runs]
-            self._leave([run for run, row in rows if row["status"] not in ("diverged", "done")])
+            self._leave(unfinished(self.place, runs))
         named = name_of(runs[0]) if len(runs) == 1 else f"a population of {len(runs)} runs"
         how = "goes on one by one" if last else "is tried once more"
         text = f"{named} {how} from its last commit: {error}"

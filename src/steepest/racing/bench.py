@@ -301,6 +301,24 @@ def _repeated(step: Callable[[], object], *, runs: int, device: str) -> Clocked:
     return clocked
 
 
+def _side_by_side(
+    advances: Sequence[Callable[[int], object]],
+    seconds_of_a_step: Callable[[], float],
+    *,
+    runs: int,
+) -> Clocked:
+    """Seconds per step of one run where several processes train, each asked for a block."""
+
+    def clocked() -> float:
+        n = 2 + int(_BLOCK / seconds_of_a_step())
+        begin = time.perf_counter()
+        with ThreadPoolExecutor(len(advances)) as pool:
+            list(pool.map(lambda advance: advance(n), advances))
+        return (time.perf_counter() - begin) / n / runs
+
+    return clocked
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Bench:
     """What all ways have in common."""
@@ -309,6 +327,11 @@ class _Bench:
     device: str
     precision: str
     arm: str
+
+    @property
+    def _settings(self) -> dict[str, str]:
+        """The arm, as workers are told it."""
+        return {"kind": "rule", "text": f"{self.arm}(lr=0.001)", "label": self.arm, "source": ""}
 
     def plain(self) -> Clocked:
         """What a tutorial shows, with the data on the device already."""
@@ -374,7 +397,7 @@ class _Bench:
         runs = [
             RemoteRun(
                 worker,
-                {"kind": "rule", "text": f"{self.arm}(lr=0.001)", "label": self.arm, "source": ""},
+                self._settings,
                 seed=seed,
                 steps=_ENDLESS,
                 batch_size=_BATCH,
@@ -386,22 +409,17 @@ class _Bench:
         for run in runs:
             run.advance(3)
 
-        def clocked() -> float:
-            n = 2 + int(_BLOCK / (runs[0].advance(3).seconds / 3))
-            begin = time.perf_counter()
-            with ThreadPoolExecutor(count) as pool:
-                list(pool.map(lambda run: run.advance(n), runs))
-            return (time.perf_counter() - begin) / n / count
+        def seconds_of_a_step() -> float:
+            return runs[0].advance(3).seconds / 3
 
-        return clocked
+        return _side_by_side([run.advance for run in runs], seconds_of_a_step, runs=count)
 
     def herds(self, crew: Sequence[Worker]) -> Clocked:
         """A population in each of these processes."""
-        arm = {"kind": "rule", "text": f"{self.arm}(lr=0.001)", "label": self.arm, "source": ""}
         herds = [
             RemotePopulation(
                 worker,
-                [(arm, TURNS * number + seed) for seed in range(TURNS)],
+                [(self._settings, TURNS * number + seed) for seed in range(TURNS)],
                 steps=_ENDLESS,
                 batch_size=_BATCH,
                 device="cpu",
@@ -412,13 +430,9 @@ class _Bench:
         for herd in herds:
             herd.advance(WARM_UP)
 
-        def clocked() -> float:
+        def seconds_of_a_step() -> float:
             herds[0].advance(1)
-            once = max(1e-6, herds[0].advance(1)[0].seconds * TURNS)
-            n = 2 + int(_BLOCK / once)
-            begin = time.perf_counter()
-            with ThreadPoolExecutor(len(herds)) as pool:
-                list(pool.map(lambda herd: herd.advance(n), herds))
-            return (time.perf_counter() - begin) / n / TURNS / len(herds)
+            return max(1e-6, herds[0].advance(1)[0].seconds * TURNS)
 
-        return clocked
+        runs = TURNS * len(herds)
+        return _side_by_side([herd.advance for herd in herds], seconds_of_a_step, runs=runs)

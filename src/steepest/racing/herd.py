@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import safetensors.torch
 from torch import Tensor
 
 from steepest.racing.apart import Worker
+from steepest.racing.parcels import pack_state, unpack_state, unpack_weights
 from steepest.racing.spec import Plan, RunPlan
 from steepest.train.checkpoint import RunState
 from steepest.train.solo import Chunk
@@ -102,22 +102,17 @@ class RemotePopulation:
 
     def weights(self, place: int) -> dict[str, Tensor]:
         """A member's parameters."""
-        names, data = self._ask("weights", place)
-        found = safetensors.torch.load(data)
-        return {name: found[name] for name in names}  # in the model's order, which hashes see
+        return unpack_weights(self._ask("weights", place))
 
     def state(self, place: int) -> RunState:
         """What `restore` needs of a member."""
-        tensors, meta = self._ask("state", place)
-        return RunState(safetensors.torch.load(tensors), meta)
+        return unpack_state(self._ask("state", place))
 
     def restore(
         self, states: Sequence[RunState | None], *, frozen: Mapping[int, int] | None = None
     ) -> None:
         """Go to where the members' states were taken."""
-        packed = [
-            None if s is None else (safetensors.torch.save(s.tensors), s.meta) for s in states
-        ]
+        packed = [None if state is None else pack_state(state) for state in states]
         self._ask("restore", packed, dict(frozen or {}))
 
     def compacted(self) -> tuple[RemotePopulation, list[int]]:

@@ -20,7 +20,7 @@ from steepest.train.solo import Chunk
 from steepest.train.stopping import Stopper
 from steepest.train.task import Task, hash_tensors
 
-__all__ = ["Place", "Record", "commit", "name_of"]
+__all__ = ["Place", "Record", "commit", "name_of", "unfinished"]
 
 
 @dataclass(frozen=True)
@@ -228,6 +228,12 @@ def commit(ledger: Ledger, records: Sequence[Record], progresses: Sequence[Progr
         (ledger.folder / path).unlink(missing_ok=True)
     for record, progress in zip(records, progresses, strict=True):
         record.committed(progress)
+
+
+def unfinished(place: Place, runs: Sequence[RunPlan]) -> list[RunPlan]:
+    """Those that have neither diverged nor come to their ends."""
+    ended = ("diverged", "done")
+    return [run for run in runs if place.ledger.run(run.run_id)["status"] not in ended]
 
 
 def name_of(planned: RunPlan) -> str:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from steepest.errors import InputError, LedgerError
 from steepest.racing.observer import StoppedError
-from steepest.racing.record import Place, Record, commit
+from steepest.racing.record import Place, Record, commit, unfinished
 from steepest.racing.records import Progress, Status, Stored
 from steepest.racing.spec import RunPlan
 from steepest.train import checkpoint
@@ -147,8 +147,7 @@ def carry_out_together(
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        ended = ("diverged", "done")
-        runs = [r for r in runs if place.ledger.run(r.run_id)["status"] not in ended]
+        runs = unfinished(place, runs)
         if full:
             half = (len(runs) + 1) // 2
             waiting = [runs[:half], runs[half:], *waiting]

@@ -12,12 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
-import safetensors.torch
 import torch
 
 from steepest import tasks
 from steepest.racing.arm import restore
-from steepest.train.checkpoint import RunState
+from steepest.racing.parcels import StateParcel, pack_state, pack_weights, unpack_state
 from steepest.train.guard import GuardRule
 from steepest.train.population import Member, Population
 from steepest.train.solo import SoloRun
@@ -77,15 +76,13 @@ class _Desk:
         self.run.end_with_best()
 
     def weights(self) -> Any:
-        weights = self.run.weights()
-        return list(weights), safetensors.torch.save(weights)
+        return pack_weights(self.run.weights())
 
     def state(self) -> Any:
-        state = self.run.state()
-        return safetensors.torch.save(state.tensors), state.meta
+        return pack_state(self.run.state())
 
-    def restore(self, tensors: bytes, meta: dict[str, Any]) -> Any:
-        self.run.restore(RunState(safetensors.torch.load(tensors), meta))
+    def restore(self, parcel: StateParcel) -> Any:
+        self.run.restore(unpack_state(parcel))
         return self.run.position, self.run.order_hash
 
     def gather(
@@ -121,17 +118,12 @@ class _Desk:
             split, remember = arguments
             found = them.evaluate(split, remember=remember)
         elif name == "weights":
-            weights = them.weights(*arguments)
-            found = list(weights), safetensors.torch.save(weights)
+            found = pack_weights(them.weights(*arguments))
         elif name == "state":
-            state = them.state(*arguments)
-            found = safetensors.torch.save(state.tensors), state.meta
+            found = pack_state(them.state(*arguments))
         elif name == "restore":
             packed, frozen = arguments
-            states = [
-                None if one is None else RunState(safetensors.torch.load(one[0]), one[1])
-                for one in packed
-            ]
+            states = [None if parcel is None else unpack_state(parcel) for parcel in packed]
             found = them.restore(states, frozen=frozen)
         elif name == "compacted":
             self.population, found = them.compacted()

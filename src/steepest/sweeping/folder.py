@@ -76,9 +76,7 @@ class Unit:
             "pass": self.name,
             "seed": self.seed,
             "rates": self.rates.tolist(),
-            "losses": [
-                run[np.logical_and.accumulate(np.isfinite(run))].tolist() for run in losses_RN
-            ],
+            "losses": [run[_until_it_ends(run)].tolist() for run in losses_RN],
             "seconds": seconds,
         }
 

@@ -121,8 +121,13 @@ class Passes:
             self._buffers[name].copy_(buffer)
 
     def _as_written(self, buffers: dict[str, Tensor], x: Any, y: Any) -> tuple[Tensor, Grads]:
-        losses = self._losses(self._params, buffers, x, y)
-        wanted = [self._params[name] for name in self._trained]
+        return self._pass(self._params, buffers, x, y)
+
+    def _pass(
+        self, params: dict[str, Tensor], buffers: dict[str, Tensor], x: Any, y: Any
+    ) -> tuple[Tensor, Grads]:
+        losses = self._losses(params, buffers, x, y)
+        wanted = [params[name] for name in self._trained]
         grads = torch.autograd.grad(losses, wanted, torch.ones_like(losses), allow_unused=True)
         return losses.detach(), list(grads)
 
@@ -160,10 +165,8 @@ class Passes:
             buffers = dict(zip(self._buffers, given[n : n + m], strict=True))
             rest = iter(given[n + m :])
             batch = [map_tensors(lambda _: next(rest), part) for part in (x, y)]
-            losses = self._losses(params, buffers, *batch)
-            wanted = [params[name] for name in self._trained]
-            grads = torch.autograd.grad(losses, wanted, torch.ones_like(losses), allow_unused=True)
-            return [losses.detach(), *grads]
+            losses, grads = self._pass(params, buffers, *batch)
+            return [losses, *grads]
 
         copies = [t.detach().clone().requires_grad_(t.requires_grad) for t in tensors]
         written = [type(m).forward for m in self._model.modules() if not _is_of_torch(m)]
