@@ -1,6 +1,8 @@
 """A mistake in a user's task is found before training and said in one sentence."""
 
 import copy
+import functools
+import types
 
 import numpy as np
 import pytest
@@ -241,3 +243,29 @@ def test_the_fingerprint_names_what_changed():
     assert differs(metrics={"m": boom}) == {"metrics"}
     assert differs(model=lambda: nn.Linear(8, 4)) == {"model", "model_source"}
     assert differs(train=TensorDataset(X, Y)) == {"train"}
+
+
+def squared(x):
+    return x * x
+
+
+def cubed(x):
+    return x * x * x
+
+
+class Share:
+    def __call__(self, outputs, targets):
+        return 0.5
+
+
+def test_the_fingerprint_says_nothing_of_the_process_that_takes_it(monkeypatch):
+    def made_with(act):
+        return task(loss=functools.partial(boom, act, other=act)).fingerprint()["loss"]
+
+    again = types.FunctionType(squared.__code__, globals(), "squared")  # elsewhere in memory
+    assert made_with(squared) == made_with(again) != made_with(cubed)
+    assert made_with(torch.relu) != made_with(torch.tanh)
+    monkeypatch.setattr(Share, "__module__", "__main__")
+    here = task(metrics={"m": Share()}).fingerprint()
+    monkeypatch.setattr(Share, "__module__", "__mp_main__")
+    assert task(metrics={"m": Share()}).fingerprint() == here

@@ -396,11 +396,21 @@ def _hash_data(data: Data | None) -> str:
 def _source(fn: Any) -> str:
     """A hash of the source code; the qualified name where there is none to read."""
     if isinstance(fn, functools.partial):
-        return _hash(_source(fn.func), repr(fn.args), repr(sorted(fn.keywords.items())))
+        args = tuple(map(_without_address, fn.args))
+        keywords = sorted((name, _without_address(value)) for name, value in fn.keywords.items())
+        return _hash(_source(fn.func), repr(args), repr(keywords))
     try:
         return _hash(inspect.getsource(inspect.unwrap(fn)))
     except (TypeError, OSError):
-        return f"{getattr(fn, '__module__', '')}.{getattr(fn, '__qualname__', type(fn).__name__)}"
+        module = str(getattr(fn, "__module__", "")).replace("__mp_main__", "__main__")
+        return f"{module}.{getattr(fn, '__qualname__', type(fn).__name__)}"
+
+
+def _without_address(value: Any) -> Any:
+    """What is written of it: of functions and classes their source, since repr says where in the
+    memory of this process they are, or how the script is called in it.
+    """
+    return _source(value) if inspect.isroutine(value) or isinstance(value, type) else value
 
 
 def _say(error: BaseException) -> str:
