@@ -23,7 +23,7 @@ from steepest.train.guard import GuardRule
 from steepest.train.precision import FLOAT32
 from steepest.train.solo import SoloRun
 from steepest.train.stopping import StopRule
-from steepest.train.task import Task
+from steepest.train.task import Task, part_name
 
 __all__ = ["plan", "plan_again", "read_seeds"]
 
@@ -176,7 +176,7 @@ def plan_again(task: Task, ledger: Ledger) -> Plan:
     meta = ledger.meta()
     now = task.fingerprint()
     changed = [
-        f"{_part(part)} ({_short(old)} then, {_short(now.get(part))} now)"
+        f"{part_name(part)} ({_short(old)} then, {_short(now.get(part))} now)"
         for part, old in meta["fingerprint"].items()
         if now.get(part) != old
     ]
@@ -204,20 +204,6 @@ def _short(value: Any) -> str:
     """Enough of a hash to tell two apart."""
     text = str(value)
     return f"{text[:12]}…" if len(text) > 24 else text
-
-
-def _part(name: str) -> str:
-    words = {
-        "train": "the training data",
-        "val": "the validation data",
-        "test": "the test data",
-        "model": "the model",
-        "model_source": "the code of the model factory",
-        "loss": "the loss",
-        "metrics": "the metrics",
-        "no_decay": "what is not decayed",
-    }
-    return words.get(name, f"its {name}")
 
 
 def read_seeds(seeds: Any) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ from steepest.train.data import Batch, Data, Opens, check_data, map_tensors, sam
 from steepest.train.decay import NoDecay
 from steepest.train.randomness import derive, isolated, seed_all
 
-__all__ = ["Metric", "Task", "build_model", "call_model", "hash_tensors"]
+__all__ = ["Metric", "Task", "build_model", "call_model", "hash_tensors", "part_name"]
 
 _CHECKED: weakref.WeakSet[Task] = weakref.WeakSet()
 _SPLITS = ("train", "val", "test")
@@ -315,6 +315,25 @@ class Task:
         DataLoader factory its source code. Resuming compares the entries one by one.
         """
         return dict(self._fingerprint)
+
+
+def part_name(part: str) -> str:
+    """How messages call a part of a task, or an entry of its fingerprint.
+
+    >>> part_name("train"), part_name("batch_size")
+    ('the training data', 'its batch_size')
+    """
+    words = {
+        "train": "the training data",
+        "val": "the validation data",
+        "test": "the test data",
+        "model": "the model",
+        "model_source": "the code of the model factory",
+        "loss": "the loss",
+        "metrics": "the metrics",
+        "no_decay": "what is not decayed",
+    }
+    return words.get(part, f"its {part}")
 
 
 def call_model(model: nn.Module, x: Any) -> Any:
