@@ -428,10 +428,13 @@ def test_a_small_race_is_not_worth_measuring(tmp_path: Path, task: Task) -> None
     assert "too little to measure others" in text
 
 
-def test_an_unknown_engine_and_an_impossible_one_are_refused(tmp_path: Path, task: Task) -> None:
+def test_an_unknown_engine_and_an_impossible_one_are_refused(
+    tmp_path: Path, make_task: Make
+) -> None:
     with pytest.raises(InputError, match="unknown engine 'populations'; did you mean"):
         check_engine("populations")
-    with pytest.raises(UnsupportedError, match="the task is a Python object"):
+    task = make_task(loss=lambda outputs, targets: F.cross_entropy(outputs, targets).abs())
+    with pytest.raises(UnsupportedError, match="the loss is a lambda, which another process"):
         race(tmp_path, task, "processes")
 
 

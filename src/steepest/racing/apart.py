@@ -19,6 +19,9 @@ from typing import Any, Literal
 from torch import Tensor
 
 from steepest import errors
+from steepest.errors import UnsupportedError
+from steepest.racing.arm import Arm
+from steepest.racing.objects import Kit
 from steepest.racing.observer import Observer, StoppedError
 from steepest.racing.parcels import pack_state, unpack_state, unpack_weights
 from steepest.racing.record import Place, name_of, unfinished
@@ -27,6 +30,7 @@ from steepest.racing.spec import Plan, RunPlan
 from steepest.train.checkpoint import RunState
 from steepest.train.precision import FLOAT32
 from steepest.train.solo import Chunk
+from steepest.train.task import part_name
 
 __all__ = [
     "RemoteRun",
@@ -34,8 +38,8 @@ __all__ = [
     "WorkerLostError",
     "carry_out_apart",
     "hire",
+    "sent",
     "train_there",
-    "why_not_apart",
 ]
 
 
@@ -47,23 +51,31 @@ class Worker:
     """A process that trains runs.
 
     Args:
-        task: How the process finds the task.
-        train_on: ``train``, or ``all`` where validation data is trained on too.
+        kit: What it needs to know.
         threads: That torch may use there.
+
+    Attributes:
+        process: The process.
+        fingerprint: Of the task, as the process has found it.
+        sources: Hashes of the source code behind the arms, as it has found them.
     """
 
-    def __init__(self, task: str | None, *, train_on: str, threads: int) -> None:
+    def __init__(self, kit: Kit, *, threads: int) -> None:
         self._connection, there = Pipe()
         fd = there.fileno()
         with there:
             self.process = subprocess.Popen(  # noqa: S603  this interpreter, our own module
                 [sys.executable, "-m", "steepest.racing.worker", str(fd)],
-                pass_fds=[fd],
+                pass_fds=[fd] if kit.objects is None else [fd, kit.objects],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 env={**os.environ, "OMP_NUM_THREADS": str(threads)},
             )
-        self.ask("task_is", task, train_on, threads)
+        try:
+            self.fingerprint, self.sources = self.ask("open", kit, threads)
+        except BaseException:
+            self.close()
+            raise
 
     def ask(self, name: str, *arguments: Any) -> Any:
         """Have something done there.
@@ -102,7 +114,7 @@ class RemoteRun:
 
     Args:
         worker: Which one.
-        arm: The arm's settings.
+        arm: The arm, with a setting.
         seed: The run's seed.
         steps: How long it is.
         batch_size: Examples per step.
@@ -114,7 +126,7 @@ class RemoteRun:
     def __init__(
         self,
         worker: Worker,
-        arm: Mapping[str, Any],
+        arm: Arm,
         *,
         seed: int,
         steps: int,
@@ -127,7 +139,7 @@ class RemoteRun:
         self.position = 0
         self.order_hash = bytes(16).hex()
         self.start_hash: str = worker.ask(
-            "begin", arm, seed, steps, batch_size, device, guard, precision
+            "begin", sent(arm), seed, steps, batch_size, device, guard, precision
         )
 
     def advance(self, n: int) -> Chunk:
@@ -163,16 +175,42 @@ class RemoteRun:
         self.position, self.order_hash = self._worker.ask("restore", pack_state(state))
 
 
-def hire(plan: Plan, *, threads: int) -> Worker:
-    """A worker for a race's runs."""
-    return Worker(plan.task_spec, train_on=plan.spec.train_on, threads=threads)
+def sent(arm: Arm) -> Arm:
+    """An arm as workers are told it: they know its class or function already."""
+    return replace(arm, target=None)
+
+
+def hire(place: Place, *, threads: int) -> Worker:
+    """A worker for a race's runs.
+
+    Raises:
+        UnsupportedError: If it cannot have the task, or has found another one.
+    """
+    worker = Worker(place.handout.kit(), threads=threads)
+    changed = [
+        part_name(part)
+        for part, ours in place.plan.fingerprint.items()
+        if worker.fingerprint.get(part) != ours
+    ]
+    sources = {arm.label: arm.source for arm in place.plan.spec.arms}
+    changed += [
+        f"the arm '{label}'" for label, theirs in worker.sources.items() if theirs != sources[label]
+    ]
+    if changed:
+        worker.close()
+        raise UnsupportedError(
+            f"another process finds something else than this one: {', '.join(changed)}. What a "
+            "module makes must be the same whenever it is loaded, and its file must not change "
+            "during a race; else use engine='solo'"
+        )
+    return worker
 
 
 def train_there(worker: Worker, plan: Plan, planned: RunPlan) -> RemoteRun:
     """A planned run, at its start, in a worker."""
     return RemoteRun(
         worker,
-        planned.arm.settings(),
+        planned.arm,
         seed=planned.seed,
         steps=planned.steps,
         batch_size=plan.spec.batch_size,
@@ -215,16 +253,6 @@ class _OneAtATime:
             self._observer.note(text)
 
 
-def why_not_apart(plan: Plan) -> str | None:
-    """Why other processes cannot train this race's runs; None if they can."""
-    if plan.task_spec is None:
-        return "the task is a Python object, which another process cannot find by name"
-    for arm in plan.spec.arms:
-        if arm.kind == "factory" or (":" in arm.name and arm.name.startswith("__main__")):
-            return f"the arm '{arm.label}' is a Python object of this process"
-    return None
-
-
 Job = Callable[[Place, Worker], Sequence[RunPlan]]
 """Carries out some runs in a worker, or to a commit; returns those to be carried out singly."""
 
@@ -246,6 +274,7 @@ def carry_out_apart(
         threads: That torch may use in each.
         jobs: Runs that are carried out together, and what does it; they come first.
     """
+    place.handout.kit()  # in this thread, whose stack says where the script is
     crew = _Crew(replace(place, observer=_OneAtATime(place.observer)), planned, jobs, threads)
     crew.work(min(workers, len(planned) + len(jobs)))
 
@@ -293,7 +322,7 @@ class _Crew:
     def _hire(self) -> Worker:
         if self._over:
             raise StoppedError("the race was stopped")
-        worker = hire(self.place.plan, threads=self.threads)
+        worker = hire(self.place, threads=self.threads)
         with self._turn:
             self._workers.append(worker)
         return worker

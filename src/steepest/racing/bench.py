@@ -24,7 +24,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from steepest import optim
 from steepest.errors import UnsupportedError, unknown_name
 from steepest.racing.apart import RemoteRun, Worker
+from steepest.racing.arm import Arm, parse
 from steepest.racing.herd import RemotePopulation
+from steepest.racing.objects import Kit
 from steepest.tasks import mnist
 from steepest.train.memory import is_out_of_memory
 from steepest.train.population import WARM_UP, Member, Population
@@ -329,9 +331,9 @@ class _Bench:
     arm: str
 
     @property
-    def _settings(self) -> dict[str, str]:
+    def _parsed(self) -> Arm:
         """The arm, as workers are told it."""
-        return {"kind": "rule", "text": f"{self.arm}(lr=0.001)", "label": self.arm, "source": ""}
+        return parse(f"{self.arm}(lr=0.001)")
 
     def plain(self) -> Clocked:
         """What a tutorial shows, with the data on the device already."""
@@ -393,11 +395,11 @@ class _Bench:
 
     def processes(self, name: str, count: int, crew: list[Worker]) -> Clocked:
         """A run in each of several processes, one thread each."""
-        crew += [Worker(name, train_on="train", threads=1) for _ in range(count)]
+        crew += [Worker(Kit(task=name), threads=1) for _ in range(count)]
         runs = [
             RemoteRun(
                 worker,
-                self._settings,
+                self._parsed,
                 seed=seed,
                 steps=_ENDLESS,
                 batch_size=_BATCH,
@@ -419,7 +421,7 @@ class _Bench:
         herds = [
             RemotePopulation(
                 worker,
-                [(self._settings, TURNS * number + seed) for seed in range(TURNS)],
+                [(self._parsed, TURNS * number + seed) for seed in range(TURNS)],
                 steps=_ENDLESS,
                 batch_size=_BATCH,
                 device="cpu",

@@ -23,6 +23,7 @@ __all__ = [
     "damaged",
     "existing",
     "explained",
+    "leave_writing_to",
     "locked",
     "now",
     "writable",
@@ -33,6 +34,13 @@ JOURNAL = "study.jsonl"  # what a study or a sweep has instead; see `steepest.ra
 LOCK = "ledger.lock"
 SCHEMA_VERSION = 4
 APPLICATION_ID = 0x73747073  # "stps"
+_WRITER = ""
+
+
+def leave_writing_to(whom: str) -> None:
+    """From now on this process writes no folder, whatever the modules that it loads begin."""
+    global _WRITER  # noqa: PLW0603  a fact about this process
+    _WRITER = whom
 
 
 class Lock:
@@ -44,6 +52,11 @@ class Lock:
     """
 
     def __init__(self, folder: Path) -> None:
+        if _WRITER:
+            raise LedgerError(
+                f"something is to be written in {folder} by a process that leaves that to "
+                f"{_WRITER}; start races, studies and sweeps under \"if __name__ == '__main__':\""
+            )
         path = folder / LOCK
         try:
             self._connection = sqlite3.connect(path, timeout=0.2, isolation_level=None)

@@ -18,13 +18,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from steepest.errors import LedgerError, UnsupportedError, unknown_name
-from steepest.racing.apart import (
-    Job,
-    Worker,
-    WorkerLostError,
-    carry_out_apart,
-    why_not_apart,
-)
+from steepest.racing.apart import Job, Worker, WorkerLostError, carry_out_apart
 from steepest.racing.fit import in_groups, try_population
 from steepest.racing.herd import gather_there
 from steepest.racing.probe import Found, probe, using
@@ -227,7 +221,7 @@ def settle(
 def _asked_for(place: Place, waiting: Sequence[RunPlan], name: str) -> Found:
     threads = torch.get_num_threads()
     if name == "processes":
-        reason = why_not_apart(place.plan)
+        reason = place.handout.why_not()
         if reason is not None:
             raise UnsupportedError(f"engine 'processes' cannot carry out this race: {reason}")
         return Found.asked(name, workers=max(2, threads), threads=1)

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from steepest.racing.apart import Worker
+from steepest.racing.apart import Worker, sent
+from steepest.racing.arm import Arm
 from steepest.racing.parcels import pack_state, unpack_state, unpack_weights
 from steepest.racing.spec import Plan, RunPlan
 from steepest.train.checkpoint import RunState
@@ -28,7 +29,7 @@ class RemotePopulation:
 
     Args:
         worker: Which one.
-        members: Settings of the arm, and seed, of each.
+        members: The arm, with a setting, and the seed of each.
         steps: How long the runs are.
         batch_size: Examples per step.
         device: Where they train.
@@ -43,7 +44,7 @@ class RemotePopulation:
     def __init__(
         self,
         worker: Worker,
-        members: Sequence[tuple[Mapping[str, Any], int]],
+        members: Sequence[tuple[Arm, int]],
         *,
         steps: int,
         batch_size: int,
@@ -53,8 +54,9 @@ class RemotePopulation:
     ) -> None:
         self._worker = worker
         self._size = len(members)
+        told = [(sent(arm), seed) for arm, seed in members]
         self.start_hashes: list[str] = self._keep(
-            worker.ask("gather", members, steps, batch_size, device, guard, precision)
+            worker.ask("gather", told, steps, batch_size, device, guard, precision)
         )
 
     def __len__(self) -> int:
@@ -127,7 +129,7 @@ def gather_there(worker: Worker, plan: Plan, planned: Sequence[RunPlan]) -> Remo
     """Planned runs, at their start, as a population in a worker."""
     return RemotePopulation(
         worker,
-        [(run.arm.settings(), run.seed) for run in planned],
+        [(run.arm, run.seed) for run in planned],
         steps=planned[0].steps,
         batch_size=plan.spec.batch_size,
         device=plan.spec.device,

@@ -18,7 +18,7 @@ import torch
 
 from steepest.errors import InputError, unknown_name
 
-__all__ = ["absolute", "function", "optimizer_class", "source_hash"]
+__all__ = ["absolute", "function", "load_file", "optimizer_class", "source_hash"]
 
 _OURS = Path(__file__).parents[1]
 
@@ -100,7 +100,17 @@ def _from_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise InputError(f"there is no file {path}; give the path of a Python file before the ':'")
     path = path.resolve()
-    name = f"_steepest_arm_{path.stem}_{sha256(str(path).encode()).hexdigest()[:8]}"
+    return load_file(
+        path, f"_steepest_arm_{path.stem}_{sha256(str(path).encode()).hexdigest()[:8]}"
+    )
+
+
+def load_file(path: Path, name: str) -> ModuleType:
+    """A module of a file, under a name by which its classes are found again.
+
+    Raises:
+        InputError: If it cannot be imported.
+    """
     loader = SourceFileLoader(name, str(path))
     module = importlib.util.module_from_spec(ModuleSpec(name, loader, origin=str(path)))
     module.__file__ = str(path)  # where inspect.getsource looks

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from steepest.racing.apart import Worker, hire, train_there, why_not_apart
+from steepest.racing.apart import Worker, hire, train_there
 from steepest.racing.fit import Fit, calmest_first, try_population
 from steepest.racing.herd import RemotePopulation, gather_there
 from steepest.racing.record import Place
@@ -354,7 +354,7 @@ def _measure_processes(
 ) -> list[_Rival]:
     """As many processes as torch has threads here, one thread each."""
     plan = race.place.plan
-    reason = why_not_apart(plan)
+    reason: str | None = None
     workers = min(threads, len(waiting))
     if plan.spec.device != "cpu":
         reason = "they would share one device"
@@ -362,12 +362,14 @@ def _measure_processes(
         reason = "there is one thread, or one run"
     elif solo.total < _WORKERS_PAY:
         reason = f"starting them does not pay in a race of {solo.total:.0f} s"
+    else:
+        reason = race.place.handout.why_not()
     if reason is not None:
         events.append(("no_processes", f"processes were not tried: {reason}"))
         return []
     begin = time.perf_counter()
     try:
-        crew += [hire(plan, threads=1) for _ in range(workers)]
+        crew += [hire(race.place, threads=1) for _ in range(workers)]
         runs = [
             train_there(worker, plan, replace(waiting[i % len(waiting)], steps=10**9))
             for i, worker in enumerate(crew)

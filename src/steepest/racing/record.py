@@ -11,6 +11,7 @@ from torch import Tensor
 from steepest.errors import InputError
 from steepest.racing.folder import CHECKPOINTS, WEIGHTS
 from steepest.racing.ledger import Ledger
+from steepest.racing.objects import Handout
 from steepest.racing.observer import Observer, Pace, Stop
 from steepest.racing.records import Evaluation, Floats, Progress, Status, Stored
 from steepest.racing.spec import Plan, RunPlan
@@ -33,6 +34,7 @@ class Place:
     observer: Observer
     pace: Pace
     stop: Stop
+    handout: Handout
 
 
 @dataclass

@@ -6,6 +6,7 @@ import itertools
 import os
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 
 from steepest.racing import timing
@@ -14,6 +15,7 @@ from steepest.racing.engine import settle
 from steepest.racing.environment import differences, environment
 from steepest.racing.folder import sweep
 from steepest.racing.ledger import Ledger
+from steepest.racing.objects import Handout
 from steepest.racing.observer import Observer, Pace, Silent, StoppedError, stop_requests, stopped
 from steepest.racing.record import Place
 from steepest.racing.result import Result
@@ -72,11 +74,13 @@ def execute(
     watcher.started(plan, {row["run_id"]: row["steps_done"] for row in ledger.runs()})
     if waiting or ledger.verdict() is None:
         _begin(ledger, plan, watcher)
-    with stop_requests(stopped(ledger.folder)) as stop:
+    spec = plan.spec
+    handout = Handout(plan.task_spec, task, spec.arms, train_on=spec.train_on)
+    with closing(handout), stop_requests(stopped(ledger.folder)) as stop:
         while True:
             for _, wave in itertools.groupby(waiting, key=lambda run: run.wave):
                 runs = list(wave)
-                place = Place(ledger, plan, task, watcher, speed, stop)
+                place = Place(ledger, plan, task, watcher, speed, stop, handout)
                 settle(place, runs, engine, times=waves_like_it(plan.spec, runs)).carry_out(
                     place, runs
                 )

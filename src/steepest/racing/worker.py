@@ -6,16 +6,22 @@ It ends when the socket is closed, so that nothing is left behind when the race 
 
 from __future__ import annotations
 
+import multiprocessing.spawn
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from multiprocessing.connection import Connection
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 
 from steepest import tasks
-from steepest.racing.arm import restore
+from steepest.errors import SteepestError, UnsupportedError
+from steepest.racing import database, lookup
+from steepest.racing.arm import Arm
+from steepest.racing.objects import Kit
 from steepest.racing.parcels import StateParcel, pack_state, pack_weights, unpack_state
 from steepest.train.guard import GuardRule
 from steepest.train.population import Member, Population
@@ -30,16 +36,29 @@ class _Desk:
 
     def __init__(self) -> None:
         self.task: Task | None = None
+        self.optimizers: Mapping[str, Any] = {}
         self.run: Any = None
         self.population: Any = None
 
-    def task_is(self, spec: str, train_on: Any, threads: int) -> None:
-        torch.set_num_threads(threads)
-        self.task = tasks.load(spec, train_on=train_on)
+    def open(self, kit: Kit, threads: int) -> Any:
+        """Say what was found: the task's fingerprint, the source code behind each arm."""
+        objects = _unpacked(kit)
+        self.optimizers = objects.get("arms", {})
+        self.task = (
+            objects["task"]()
+            if kit.task is None
+            else tasks.load(kit.task, train_on=cast("Any", kit.train_on))
+        )
+        torch.set_num_threads(threads)  # whatever the modules have set that were loaded
+        sources = {label: lookup.source_hash(made) for label, made in self.optimizers.items()}
+        return self.task.fingerprint(), sources
+
+    def _bound(self, arm: Arm) -> Arm:
+        return arm if arm.kind == "rule" else replace(arm, target=self.optimizers[arm.label])
 
     def begin(
         self,
-        arm: Mapping[str, Any],
+        arm: Arm,
         seed: int,
         steps: int,
         batch: int,
@@ -47,7 +66,7 @@ class _Desk:
         guard: Any,
         precision: str,
     ) -> Any:
-        found = restore(arm)
+        found = self._bound(arm)
         self.run = None  # before the next one takes memory
         self.run = SoloRun(
             self.task,  # type: ignore[arg-type]  # always told first
@@ -87,7 +106,7 @@ class _Desk:
 
     def gather(
         self,
-        members: Sequence[tuple[Mapping[str, Any], int]],
+        members: Sequence[tuple[Arm, int]],
         steps: int,
         batch: int,
         device: str,
@@ -95,7 +114,7 @@ class _Desk:
         precision: str,
     ) -> Any:
         rule = None if guard is None else GuardRule(**guard)
-        arms = [(restore(arm), seed) for arm, seed in members]
+        arms = [(self._bound(arm), seed) for arm, seed in members]
         self.population = None  # before the next one takes memory
         self.population = Population(
             self.task,  # type: ignore[arg-type]  # always told first
@@ -132,8 +151,32 @@ class _Desk:
         return found, self._where()
 
 
+def _unpacked(kit: Kit) -> dict[str, Any]:
+    """The objects of a kit, after the modules that they are named by."""
+    sys.path[:] = dict.fromkeys([*kit.path, *sys.path])
+    if kit.objects is None:
+        return {}
+    try:
+        prepared: dict[str, Any] = {"sys_argv": list(kit.arguments)}
+        if kit.main is not None:
+            kind, name = kit.main
+            prepared[f"init_main_from_{kind}"] = name
+        multiprocessing.spawn.prepare(prepared)
+        for name, path in kit.modules.items():
+            lookup.load_file(Path(path), name)
+        found = torch.load(f"/dev/fd/{kit.objects}", mmap=True, weights_only=False)
+    except SteepestError:
+        raise
+    except (Exception, SystemExit) as error:  # a stranger's modules
+        raise UnsupportedError(
+            f"another process cannot load the task or an arm: {type(error).__name__}: {error}"
+        ) from error
+    return cast("dict[str, Any]", found)
+
+
 def main(fd: int) -> None:
     """Answer until nobody asks any more."""
+    database.leave_writing_to("the race that it trains for")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the race's business
     desk = _Desk()
     with Connection(fd) as connection:
