@@ -10,7 +10,8 @@ from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from steepest.errors import TaskError
-from steepest.train.dropout import KEY, Counter, KeyedDropout, key_dropout, step_words
+from steepest.train.dropout import KeyedDropout, key_dropout
+from steepest.train.keyed import KEY, Counter, step_words
 from steepest.train.randomness import run_key
 
 KINDS = {

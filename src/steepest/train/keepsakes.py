@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from steepest.train.dropout import Counter, Keyed
+from steepest.train.keyed import Counter, Keyed
 from steepest.train.task import Task
 
 __all__ = ["changed", "drawn", "kept_things"]

@@ -33,8 +33,8 @@ from steepest.errors import InputError, SteepestError, UnsupportedError
 from steepest.train.allocator import keep_freed_memory
 from steepest.train.checkpoint import RunState, pack, unpack
 from steepest.train.data import TensorSource, check_batch_size, map_tensors, open_source
-from steepest.train.dropout import step_words
 from steepest.train.guard import Guarded, GuardRule
+from steepest.train.keyed import step_words
 from steepest.train.measuring import measure
 from steepest.train.orders import Orders
 from steepest.train.precision import FLOAT32, Precision

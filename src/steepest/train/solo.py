@@ -27,8 +27,9 @@ from steepest.train.allocator import keep_freed_memory
 from steepest.train.checkpoint import RunState, pack, unpack
 from steepest.train.data import eval_batches, open_stream, tensors_of
 from steepest.train.decay import spare_decay
-from steepest.train.dropout import KEY, key_dropout, step_words
+from steepest.train.dropout import key_dropout
 from steepest.train.guard import Guarded, GuardRule
+from steepest.train.keyed import KEY, step_words
 from steepest.train.precision import FLOAT32, Precision
 from steepest.train.randomness import derive, isolated, run_key, seed_all
 from steepest.train.strangers import asks_again, show_trained, showing_answer

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from steepest.errors import TaskError, UnsupportedError
-from steepest.train.dropout import KEY, key_dropout
+from steepest.train.dropout import key_dropout
+from steepest.train.keyed import KEY
 from steepest.train.linear import batch_linear
 from steepest.train.solo import extra_state, model_state
 from steepest.train.task import Task, build_model, hash_tensors

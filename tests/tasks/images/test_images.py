@@ -16,7 +16,8 @@ from steepest import tasks
 from steepest.errors import DataError, InputError, TaskError, UnsupportedError
 from steepest.tasks.images.augment import Augment
 from steepest.tasks.images.cifar import unpickled
-from steepest.train.dropout import key_dropout, step_words
+from steepest.train.dropout import key_dropout
+from steepest.train.keyed import step_words
 from steepest.train.population import Member, Population
 from steepest.train.randomness import run_key
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from steepest.errors import InputError
-from steepest.train.dropout import Keyed
+from steepest.train.keyed import Keyed
 
 __all__ = ["Augment", "Standardise"]
 
