@@ -41,10 +41,8 @@ def test_every_way_is_measured_beside_the_plain_loop(steepest: Callable[..., Any
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["resnet", "transformer"])
-def test_the_two_other_models_train_in_a_population(
-    steepest: Callable[..., Any], model: str
-) -> None:
+@pytest.mark.parametrize("model", ["resnet", "transformer", "lstm"])
+def test_the_other_models_train_in_a_population(steepest: Callable[..., Any], model: str) -> None:
     words = ["bench", "population", model, "--members", 2, "--rounds", 1, "--processes", 0]
     code, out, _ = steepest(*words, "--precision", "bf16")
     assert code == 0

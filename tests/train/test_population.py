@@ -94,6 +94,35 @@ class Transformer(nn.Module):
         return self.out(x.mean(1))[:, :5]
 
 
+class Lstm(nn.Module):
+    """Two layers with dropout between them, states that are learned."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(20, 6)
+        self.read = nn.LSTM(6, 8, num_layers=2, dropout=0.2, batch_first=True)
+        self.h, self.c = (nn.Parameter(torch.randn(2, 1, 8) * 0.1) for _ in range(2))
+        self.out = nn.Linear(8, 5)
+
+    def forward(self, x):
+        h, c = (state.expand(2, len(x), 8).contiguous() for state in (self.h, self.c))
+        return self.out(self.read(self.embed(x), (h, c))[0].mean(1))
+
+
+class Gru(nn.Module):
+    """The rows of an image, read from both ends; what is left in the end."""
+
+    def __init__(self):
+        super().__init__()
+        self.read = nn.GRU(12, 6, batch_first=True, bidirectional=True)
+        self.drop = nn.Dropout(0.1)
+        self.out = nn.Linear(12, 5)
+
+    def forward(self, x):
+        _, last = self.read(x.squeeze(1))
+        return self.out(self.drop(torch.cat((last[0], last[1]), 1)))
+
+
 def accuracy(outputs, targets):
     return (outputs.argmax(1) == targets).double().mean()
 
@@ -121,6 +150,8 @@ ZOO = {
     "conv": (Conv, IMAGES),
     "residual": (Residual, IMAGES),
     "transformer": (Transformer, WORDS),
+    "lstm": (Lstm, WORDS),
+    "gru": (Gru, IMAGES),
 }
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from steepest.errors import TaskError
 from steepest.train.keyed import Counter, Keyed
+from steepest.train.recurrent import key_recurrent
 
 __all__ = ["KeyedDropout", "key_dropout"]
 
@@ -106,15 +107,16 @@ class _Restart:
 def key_dropout(model: nn.Module) -> Tensor | None:
     """Replace torch's dropout layers inside ``model`` by keyed ones, in place.
 
-    Layers that are `Keyed` already get the model's key too.
+    Recurrent modules that drop between their layers stay where they are and become keyed. Layers
+    that are `Keyed` already get the model's key too.
 
     Only exact classes are replaced: a subclass may mean something else, and draws from the
     global generator, which engines seed per step. The names of parameters and the keys of
     ``state_dict`` stay as they are. Call it after moving the model to its device.
 
     Returns:
-        The key, an int32 tensor ``[2]`` that all replaced layers share (write to it before each
-        step); None if there was no dropout layer.
+        The key, an int32 tensor ``[2]`` that all such layers share (write to it before each
+        step); None if nothing drops.
 
     >>> model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5))
     >>> key = key_dropout(model)
@@ -128,6 +130,7 @@ def key_dropout(model: nn.Module) -> Tensor | None:
     counter = Counter()
     replaced: dict[int, KeyedDropout] = {}
     for parent in list(model.modules()):
+        key_recurrent(parent)
         for name, child in parent._modules.items():  # named_children() skips repetitions
             kind = None if child is None else _KINDS.get(type(child))
             if child is None or kind is None:

@@ -75,6 +75,10 @@ class Keyed(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.begin()
+
+    def begin(self) -> None:
+        """What it is made of, for a module that becomes such a layer later, too."""
         self.counter = Counter()
         self.starts: list[int] = []
         self.register_buffer(KEY, torch.zeros(2, dtype=torch.int32), persistent=False)

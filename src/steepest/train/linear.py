@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["batch_linear"]
+__all__ = ["as_autocast", "batch_linear", "linear", "stack"]
 
 
 class _Stacked(torch.autograd.Function):
@@ -58,41 +58,45 @@ class _Linear(torch.autograd.Function):
         info: Any, in_dims: tuple[int | None, ...], x: Tensor, weight: Tensor, bias: Tensor | None
     ) -> tuple[Tensor, int]:
         members = info.batch_size
-        weight = _stack(weight, in_dims[1], members)
-        bias = None if bias is None else _stack(bias, in_dims[2], members)
+        weight = stack(weight, in_dims[1], members)
+        bias = None if bias is None else stack(bias, in_dims[2], members)
         if in_dims[0] is None:
             lead = x.shape[:-1]
             flat = nn.functional.linear(
                 x, weight.flatten(0, 1), None if bias is None else bias.flatten()
             )
             return flat.view(*lead, members, weight.shape[1]), len(lead)
-        x, weight, bias = _autocast(x, weight, bias)
+        x, weight, bias = as_autocast(x, weight, bias)
         x = x.movedim(in_dims[0], 0)
         lead = x.shape[1:-1]
         out: Tensor = _Stacked.apply(x.reshape(members, -1, x.shape[-1]), weight, bias)  # type: ignore[no-untyped-call]
         return out.view(members, *lead, weight.shape[1]), 0
 
 
-def _stack(tensor: Tensor, dim: int | None, members: int) -> Tensor:
+def stack(tensor: Tensor, dim: int | None, members: int) -> Tensor:
+    """``[M, ...]``, of what a map handed over: mapped along ``dim``, or the same for all."""
     if dim is None:
         return tensor.expand(members, *tensor.shape)
     return tensor.movedim(dim, 0)
 
 
-def _autocast(
-    x: Tensor, weight: Tensor, bias: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The inputs as autocast gives them to a product, if it is on; it leaves float64 alone."""
-    kind = x.device.type
-    if not torch.is_autocast_enabled(kind) or x.dtype == torch.float64:
-        return x, weight, bias
+def as_autocast(first: Tensor, *others: Tensor | None) -> tuple[Any, ...]:
+    """Tensors as autocast gives them to a product, if it is on; it leaves float64 alone."""
+    kind = first.device.type
+    if not torch.is_autocast_enabled(kind) or first.dtype == torch.float64:
+        return first, *others
     dtype = torch.get_autocast_dtype(kind)
-    return x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    return first.to(dtype), *(None if t is None else t.to(dtype) for t in others)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`torch.nn.functional.linear`, inside a map as this file says."""
+    out: Tensor = _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+    return out
 
 
 def _forward(self: nn.Linear, x: Tensor) -> Tensor:
-    out: Tensor = _Linear.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
-    return out
+    return linear(x, self.weight, self.bias)
 
 
 def batch_linear(model: nn.Module) -> None:

@@ -14,6 +14,7 @@ from steepest.errors import TaskError, UnsupportedError
 from steepest.train.dropout import key_dropout
 from steepest.train.keyed import KEY
 from steepest.train.linear import batch_linear
+from steepest.train.recurrent import batch_recurrent
 from steepest.train.solo import extra_state, model_state
 from steepest.train.task import Task, build_model, hash_tensors
 
@@ -88,6 +89,7 @@ class Stacks:
                     self.buffers[name] = self.key
         if own_linear:
             batch_linear(self.template)
+        batch_recurrent(self.template)
 
     def __len__(self) -> int:
         return len(self.start_hashes)
