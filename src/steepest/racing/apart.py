@@ -26,9 +26,8 @@ from steepest.racing.observer import Observer, StoppedError
 from steepest.racing.parcels import pack_state, unpack_state, unpack_weights
 from steepest.racing.record import Place, name_of, unfinished
 from steepest.racing.solo import carry_out, fail
-from steepest.racing.spec import Plan, RunPlan
+from steepest.racing.spec import Conditions, Plan, RunPlan
 from steepest.train.checkpoint import RunState
-from steepest.train.precision import FLOAT32
 from steepest.train.solo import Chunk
 from steepest.train.task import part_name
 
@@ -116,31 +115,14 @@ class RemoteRun:
         worker: Which one.
         arm: The arm, with a setting.
         seed: The run's seed.
-        steps: How long it is.
-        batch_size: Examples per step.
-        device: Where it trains.
-        guard: Settings of a `GuardRule`.
-        precision: ``float32``, ``tf32`` or ``bf16``.
+        under: The conditions.
     """
 
-    def __init__(
-        self,
-        worker: Worker,
-        arm: Arm,
-        *,
-        seed: int,
-        steps: int,
-        batch_size: int,
-        device: str,
-        guard: Mapping[str, Any] | None = None,
-        precision: str = FLOAT32,
-    ) -> None:
+    def __init__(self, worker: Worker, arm: Arm, *, seed: int, under: Conditions) -> None:
         self._worker = worker
         self.position = 0
         self.order_hash = bytes(16).hex()
-        self.start_hash: str = worker.ask(
-            "begin", sent(arm), seed, steps, batch_size, device, guard, precision
-        )
+        self.start_hash: str = worker.ask("begin", sent(arm), seed, under)
 
     def advance(self, n: int) -> Chunk:
         """Train some steps."""
@@ -208,16 +190,8 @@ def hire(place: Place, *, threads: int) -> Worker:
 
 def train_there(worker: Worker, plan: Plan, planned: RunPlan) -> RemoteRun:
     """A planned run, at its start, in a worker."""
-    return RemoteRun(
-        worker,
-        planned.arm,
-        seed=planned.seed,
-        steps=planned.steps,
-        batch_size=plan.spec.batch_size,
-        device=plan.spec.device,
-        guard=None if plan.spec.guard is None else vars(plan.spec.guard),
-        precision=plan.spec.precision,
-    )
+    under = plan.spec.conditions(planned.steps)
+    return RemoteRun(worker, planned.arm, seed=planned.seed, under=under)
 
 
 class _OneAtATime:

@@ -27,6 +27,7 @@ from steepest.racing.apart import RemoteRun, Worker
 from steepest.racing.arm import Arm, parse
 from steepest.racing.herd import RemotePopulation
 from steepest.racing.objects import Kit
+from steepest.racing.spec import Conditions
 from steepest.tasks import mnist
 from steepest.train.memory import is_out_of_memory
 from steepest.train.population import WARM_UP, Member, Population
@@ -352,6 +353,10 @@ class _Bench:
         """The arm, as workers are told it."""
         return parse(f"{self.arm}(lr=0.001)")
 
+    @property
+    def _conditions(self) -> Conditions:
+        return Conditions(steps=_ENDLESS, batch_size=_BATCH, device="cpu", precision=self.precision)
+
     def plain(self) -> Clocked:
         """What a tutorial shows, with the data on the device already."""
         task, device = self.task, self.device
@@ -414,15 +419,7 @@ class _Bench:
         """A run in each of several processes, one thread each."""
         crew += [Worker(Kit(task=name), threads=1) for _ in range(count)]
         runs = [
-            RemoteRun(
-                worker,
-                self._parsed,
-                seed=seed,
-                steps=_ENDLESS,
-                batch_size=_BATCH,
-                device="cpu",
-                precision=self.precision,
-            )
+            RemoteRun(worker, self._parsed, seed=seed, under=self._conditions)
             for seed, worker in enumerate(crew)
         ]
         for run in runs:
@@ -439,10 +436,7 @@ class _Bench:
             RemotePopulation(
                 worker,
                 [(self._parsed, TURNS * number + seed) for seed in range(TURNS)],
-                steps=_ENDLESS,
-                batch_size=_BATCH,
-                device="cpu",
-                precision=self.precision,
+                under=self._conditions,
             )
             for number, worker in enumerate(crew)
         ]

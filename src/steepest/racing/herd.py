@@ -15,7 +15,7 @@ from torch import Tensor
 from steepest.racing.apart import Worker, sent
 from steepest.racing.arm import Arm
 from steepest.racing.parcels import pack_state, unpack_state, unpack_weights
-from steepest.racing.spec import Plan, RunPlan
+from steepest.racing.spec import Conditions, Plan, RunPlan
 from steepest.train.checkpoint import RunState
 from steepest.train.solo import Chunk
 
@@ -30,11 +30,7 @@ class RemotePopulation:
     Args:
         worker: Which one.
         members: The arm, with a setting, and the seed of each.
-        steps: How long the runs are.
-        batch_size: Examples per step.
-        device: Where they train.
-        guard: Settings of a `GuardRule`.
-        precision: What they compute in.
+        under: The conditions, equal for all.
     """
 
     position: int
@@ -42,22 +38,12 @@ class RemotePopulation:
     alive: list[int]
 
     def __init__(
-        self,
-        worker: Worker,
-        members: Sequence[tuple[Arm, int]],
-        *,
-        steps: int,
-        batch_size: int,
-        device: str,
-        guard: Mapping[str, Any] | None = None,
-        precision: str,
+        self, worker: Worker, members: Sequence[tuple[Arm, int]], *, under: Conditions
     ) -> None:
         self._worker = worker
         self._size = len(members)
         told = [(sent(arm), seed) for arm, seed in members]
-        self.start_hashes: list[str] = self._keep(
-            worker.ask("gather", told, steps, batch_size, device, guard, precision)
-        )
+        self.start_hashes: list[str] = self._keep(worker.ask("gather", told, under))
 
     def __len__(self) -> int:
         return self._size
@@ -127,12 +113,5 @@ class RemotePopulation:
 
 def gather_there(worker: Worker, plan: Plan, planned: Sequence[RunPlan]) -> RemotePopulation:
     """Planned runs, at their start, as a population in a worker."""
-    return RemotePopulation(
-        worker,
-        [(run.arm, run.seed) for run in planned],
-        steps=planned[0].steps,
-        batch_size=plan.spec.batch_size,
-        device=plan.spec.device,
-        guard=None if plan.spec.guard is None else vars(plan.spec.guard),
-        precision=plan.spec.precision,
-    )
+    members = [(run.arm, run.seed) for run in planned]
+    return RemotePopulation(worker, members, under=plan.spec.conditions(planned[0].steps))

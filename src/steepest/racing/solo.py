@@ -56,17 +56,12 @@ class Training(Protocol):
 
 def train_here(place: Place, planned: RunPlan) -> SoloRun:
     """The run, at its start, in this process."""
-    spec = place.plan.spec
     return SoloRun(
         place.task,
         optimizer=planned.arm.factory(),
         schedule=planned.arm.schedule,
         seed=planned.seed,
-        steps=planned.steps,
-        batch_size=spec.batch_size,
-        device=spec.device,
-        guard=spec.guard,
-        precision=spec.precision,
+        **vars(place.plan.spec.conditions(planned.steps)),
     )
 
 

@@ -13,7 +13,7 @@ from steepest.train.guard import GuardRule
 from steepest.train.precision import FLOAT32
 from steepest.train.stopping import StopRule
 
-__all__ = ["Measure", "Plan", "RaceSpec", "RunPlan", "TuningSpec"]
+__all__ = ["Conditions", "Measure", "Plan", "RaceSpec", "RunPlan", "TuningSpec"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +82,25 @@ class TuningSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """Under which a run trains: what a `SoloRun` is told beside its task, its arm and its seed.
+
+    Attributes:
+        steps: How long it is.
+        batch_size: Examples per step.
+        device: Where it trains.
+        precision: What it computes in: ``float32``, ``tf32`` or ``bf16``.
+        guard: When it counts as diverged although its loss is finite.
+    """
+
+    steps: int
+    batch_size: int
+    device: str
+    precision: str
+    guard: GuardRule | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class RaceSpec:
     """Everything that was asked for, with all defaults filled in.
 
@@ -130,6 +149,16 @@ class RaceSpec:
     def epochs(self) -> float:
         """How often a run sees the training data."""
         return self.steps / self.steps_per_epoch
+
+    def conditions(self, steps: int) -> Conditions:
+        """Under which its runs of this length train."""
+        return Conditions(
+            steps=steps,
+            batch_size=self.batch_size,
+            device=self.device,
+            precision=self.precision,
+            guard=self.guard,
+        )
 
     @property
     def tuned(self) -> tuple[Arm, ...]:

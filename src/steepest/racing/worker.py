@@ -23,7 +23,7 @@ from steepest.racing import database, lookup
 from steepest.racing.arm import Arm
 from steepest.racing.objects import Kit
 from steepest.racing.parcels import StateParcel, pack_state, pack_weights, unpack_state
-from steepest.train.guard import GuardRule
+from steepest.racing.spec import Conditions
 from steepest.train.population import Member, Population
 from steepest.train.solo import SoloRun
 from steepest.train.task import Task
@@ -56,16 +56,7 @@ class _Desk:
     def _bound(self, arm: Arm) -> Arm:
         return arm if arm.kind == "rule" else replace(arm, target=self.optimizers[arm.label])
 
-    def begin(
-        self,
-        arm: Arm,
-        seed: int,
-        steps: int,
-        batch: int,
-        device: str,
-        guard: Any,
-        precision: str,
-    ) -> Any:
+    def begin(self, arm: Arm, seed: int, under: Conditions) -> Any:
         found = self._bound(arm)
         self.run = None  # before the next one takes memory
         self.run = SoloRun(
@@ -73,11 +64,7 @@ class _Desk:
             optimizer=found.factory(),
             schedule=found.schedule,
             seed=seed,
-            steps=steps,
-            batch_size=batch,
-            device=device,
-            guard=None if guard is None else GuardRule(**guard),
-            precision=precision,
+            **vars(under),
         )
         return self.run.start_hash
 
@@ -104,25 +91,16 @@ class _Desk:
         self.run.restore(unpack_state(parcel))
         return self.run.position, self.run.order_hash
 
-    def gather(
-        self,
-        members: Sequence[tuple[Arm, int]],
-        steps: int,
-        batch: int,
-        device: str,
-        guard: Any,
-        precision: str,
-    ) -> Any:
-        rule = None if guard is None else GuardRule(**guard)
+    def gather(self, members: Sequence[tuple[Arm, int]], under: Conditions) -> Any:
         arms = [(self._bound(arm), seed) for arm, seed in members]
         self.population = None  # before the next one takes memory
         self.population = Population(
             self.task,  # type: ignore[arg-type]  # always told first
-            [Member(arm.factory(), arm.schedule, seed, rule) for arm, seed in arms],
-            steps=steps,
-            batch_size=batch,
-            device=device,
-            precision=precision,
+            [Member(arm.factory(), arm.schedule, seed, under.guard) for arm, seed in arms],
+            steps=under.steps,
+            batch_size=under.batch_size,
+            device=under.device,
+            precision=under.precision,
         )
         return self.population.start_hashes, self._where()
 
