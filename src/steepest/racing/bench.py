@@ -104,10 +104,10 @@ class _Transformer(nn.Module):
 class _Lstm(nn.Module):
     """An image's rows one after the other; what is known after the last of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, hidden: int) -> None:
         super().__init__()
-        self.read = nn.LSTM(28, 64, batch_first=True)
-        self.out = nn.Linear(64, 10)
+        self.read = nn.LSTM(28, hidden, batch_first=True)
+        self.out = nn.Linear(hidden, 10)
 
     def forward(self, x: Tensor) -> Tensor:
         """Class scores."""
@@ -122,9 +122,10 @@ MODELS: dict[str, Callable[[], Task]] = {
     "mnist-logreg": mnist.mnist_logreg,
     "resnet": lambda: _on_mnist("resnet", _resnet),
     "transformer": lambda: _on_mnist("transformer", _Transformer),
-    "lstm": lambda: _on_mnist("lstm", _Lstm),
+    "lstm": lambda: _on_mnist("lstm", lambda: _Lstm(64)),
+    "lstm-16": lambda: _on_mnist("lstm-16", lambda: _Lstm(16)),
 }
-"""What is trained: the three ready-made tasks, and three small models on the same images."""
+"""What is trained: the three ready-made tasks, and four small models on the same images."""
 
 
 def _on_mnist(name: str, model: Callable[[], nn.Module]) -> Task:
@@ -197,7 +198,7 @@ def measure_population(
         rounds: How often everything is measured; medians are reported.
         device: ``cpu`` or ``cuda``.
         compiled: Try compiled populations too, which takes a while.
-        processes: Solo workers at once, with one thread each; 0 leaves them out, as do the three
+        processes: Solo workers at once, with one thread each; 0 leaves them out, as do the four
             models that are no ready-made task.
         precision: What all of them compute in, the plain loop too; the rate of a matrix product is
             that of tensors of float32.
