@@ -2,7 +2,7 @@
 
 Three things draw on it. The *initial weights* come from torch's generators, seeded from the
 seed. The *order of the batches* is a permutation per (seed, epoch). The *noise of a step* is
-a key per (seed, step): counter-based dropout hashes it (see `steepest.train.dropout`), and
+a key per (seed, step): counter-based dropout hashes it (see `steepest.train.keyed`), and
 everything else that asks torch's global generator during the step finds it seeded from there.
 """
 
