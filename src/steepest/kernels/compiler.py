@@ -9,7 +9,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -142,22 +142,24 @@ def find() -> Compiler:
     return _probe((chosen, *_CANDIDATES) if chosen else _CANDIDATES)
 
 
-_LOADED: dict[str, ctypes.CDLL] = {}
+_LOADED: dict[tuple[str, tuple[str, ...]], ctypes.CDLL] = {}
 
 
-def load(source: str, *, holding_gil: bool = False) -> ctypes.CDLL:
+def load(source: str, *, holding_gil: bool = False, flags: tuple[str, ...] = ()) -> ctypes.CDLL:
     """The library compiled from that source: from this process, from disk, or made now.
 
     Args:
         source: C++ with ``extern "C"`` functions.
         holding_gil: Its functions use Python objects.
+        flags: Of the compiler, after those that all kernels have.
 
     Raises:
         KernelUnavailable: If there is no compiler, it fails, or the cache folder is not private.
     """
-    if source in _LOADED:
-        return _LOADED[source]
+    if (source, flags) in _LOADED:
+        return _LOADED[source, flags]
     compiler = find()
+    compiler = replace(compiler, flags=(*compiler.flags, *flags))
     target = cache.folder() / f"{compiler.key(source)}.so"
     kind = ctypes.PyDLL if holding_gil else ctypes.CDLL
     library = None
@@ -173,5 +175,5 @@ def load(source: str, *, holding_gil: bool = False) -> ctypes.CDLL:
             library = kind(str(target))
         except OSError as error:
             raise KernelUnavailable(f"a compiled kernel could not be loaded: {error}") from error
-    _LOADED[source] = library
+    _LOADED[source, flags] = library
     return library
