@@ -230,7 +230,7 @@ def test_each_precision_has_its_own_recording_and_is_compared_in_it(name):
     task, members = make(*ZOO[name]), [member(s, lr=0.05) for s in range(3)]
     for precision in ("float32", "bf16"):
         more = {"steps": 400, "precision": precision}
-        repeated = Population(task, members, **more)
+        repeated = Population(task, members, fused=False, **more)
         written = Population(task, members, recorded=False, **more)
         with torch.autocast("cpu"):  # somebody else's
             for a, b in zip(repeated.advance(20), written.advance(20), strict=True):

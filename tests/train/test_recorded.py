@@ -32,7 +32,7 @@ def both(task, given=MIXED, steps=12):
     """A population as its model is written, and one that repeats operations; trained alike."""
     found = []
     for record in (False, True):
-        population = Population(task, given, steps=LONG, recorded=record)
+        population = Population(task, given, steps=LONG, recorded=record, fused=False)
         chunks = population.advance(steps)
         found.append((population, torch.cat([torch.from_numpy(c.loss) for c in chunks])))
     (written, losses), (repeated, others) = found
@@ -77,7 +77,7 @@ def test_inputs_may_be_nested_and_parameters_unused():
 def test_equal_populations_share_a_recording(monkeypatch):
     made = []
     record = recorded.record
-    monkeypatch.setattr(recorded, "record", lambda *a: made.append(1) or record(*a))
+    monkeypatch.setattr(recorded, "record", lambda *a, **k: made.append(1) or record(*a, **k))
     task = make(Mlp, IMAGES)
     for size in (2, 2, 3, 2):
         Population(task, members(size), steps=LONG).advance(5)
@@ -271,7 +271,7 @@ def test_a_captured_pass_is_of_one_population():
     one, other = (Population(task, members(), steps=LONG) for _ in range(2))
     one.advance(3)
     passes = one._passes
-    x, y = one._batch(3)
+    x, y = one._batch(one._orders.numbers(3))
     tensors = passes._tensors(passes._buffers, x, y)
     held = Graphed(passes._recording, tensors, passes._places, batch=2, capture=lambda w: w() or w)
     others = other._passes._tensors(other._passes._buffers, x, y)

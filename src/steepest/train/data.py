@@ -163,6 +163,11 @@ class TensorSource:
         self.examples = len(tensors_of(self.y)[0])
         self.device = device
 
+    @property
+    def rows(self) -> list[Tensor] | None:
+        """The tensors whose rows a batch is made of; None if it is made of more than rows."""
+        return [*tensors_of(self.x), *tensors_of(self.y)]
+
     def order(self, seed: int, epoch: int, batch_size: int) -> Tensor:
         """A permutation."""
         return batch_order(seed, epoch, self.examples)

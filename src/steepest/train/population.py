@@ -19,7 +19,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -28,6 +28,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call, vmap  # type: ignore[attr-defined,unused-ignore]
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from steepest.errors import InputError, SteepestError, UnsupportedError
 from steepest.train.allocator import keep_freed_memory
@@ -80,6 +81,7 @@ class Population:
         compiled: Run the model through `torch.compile`.
         recorded: Repeat the tensor operations of a pass where that gives the same bits and pays,
             instead of running the model's code (see `steepest.train.recorded`).
+        fused: Carry out what is recorded in C++, where that can be (see `steepest.train.fused`).
         precision: ``"float32"``, ``"tf32"`` or ``"bf16"``; see `steepest.train.precision`.
 
     Attributes:
@@ -113,6 +115,7 @@ class Population:
         device: str | torch.device = "cpu",
         compiled: bool = False,
         recorded: bool = True,
+        fused: bool = True,
         precision: str = FLOAT32,
     ) -> None:
         if not members:
@@ -124,7 +127,7 @@ class Population:
         self.steps = steps
         self.batch_size = batch_size
         self.compiled = compiled
-        self.recorded = recorded
+        self.recorded, self.fused = recorded, fused
         self.device = find_device(device)
         self.precision = Precision(precision, self.device)
         self.position = 0
@@ -153,12 +156,15 @@ class Population:
         self._passes = Passes(
             task,
             self._compile() if compiled else self._losses,
+            batch=self._batch,
+            data=self._source.rows,
             model=self.stacks.template,
             params=self.stacks.params,
             buffers=self.stacks.buffers,
             trained=self.stacks.trained,
             key=(len(members), self.precision.name),
             steps=None if compiled or not recorded else steps,
+            fused=fused,
         )
 
     def __len__(self) -> int:
@@ -185,6 +191,11 @@ class Population:
     def alive(self) -> list[int]:
         """The places of the members that have neither diverged nor been stopped."""
         return list(self._alive)
+
+    @property
+    def how(self) -> str:
+        """How its passes are carried out, in words; empty before the first one."""
+        return "through torch.compile" if self.compiled else self._passes.how
 
     def _ended(self, place: int) -> int | None:
         """The last step (from 0) in which a member took part, or None while it goes on."""
@@ -214,8 +225,7 @@ class Population:
         losses, rates = np.zeros((M, n), np.float32), np.zeros((M, n), np.float32)
         counts = [0] * M
         begin = time.perf_counter()
-        # a rate or a loss beyond float32 is recorded as infinite
-        with isolated(self.device), self.precision.held(), quiet(), np.errstate(over="ignore"):
+        with self._training():
             self.steppers.show_trained()
             self.stacks.template.train()
             for k in range(first, first + n):
@@ -245,10 +255,9 @@ class Population:
 
     def _step(self, step: int) -> NDArray[Any]:
         """One step of all members; the losses before it. Whose run ends is not updated."""
-        x, y = self._batch(step)
         if self.stacks.key is not None:
             self.stacks.key.copy_(step_words(self._run_keys_M2, step))
-        loss_M, grads = self._passes(x, y)
+        loss_M, grads = self._passes(self._orders.numbers(step))
         values_M: NDArray[Any] = loss_M.to("cpu").numpy()
         ending: list[int] = []
         if self._is_guarded or not np.isfinite(values_M).all():
@@ -308,9 +317,9 @@ class Population:
                 numbers += self._measure(params, buffers, 1, split)
         return numbers
 
-    def _batch(self, step: int) -> tuple[Any, Any]:
+    def _batch(self, numbers: Tensor) -> tuple[Any, Any]:
         """``[M, B, ...]``, gathered where the data lie."""
-        x, y = self._source.batch(self._orders.numbers(step))
+        x, y = self._source.batch(numbers)
         shape = (len(self.members), self._b)
         return (
             map_tensors(lambda t: t.view(*shape, *t.shape[1:]), x),
@@ -322,10 +331,10 @@ class Population:
         if not self._passes.in_doubt:
             return
         step = max(0, self.position - 1)
-        with isolated(self.device), self.precision.held(), quiet():
+        with self._training():
             self.steppers.show_trained()
             self.stacks.template.train()
-            self._passes.check(*self._batch(step))
+            self._passes.check(self._orders.numbers(step))
 
     def _losses(
         self, params: dict[str, Tensor], buffers: dict[str, Tensor], x: Any, y: Any
@@ -405,6 +414,21 @@ class Population:
         return measure(
             self.task, self._call, params, buffers, count, split=split, device=self.device
         )
+
+    @contextmanager
+    def _training(self) -> Iterator[None]:
+        """In the run's precision; on a CPU with attention as products of matrices, since torch has
+        no batching rule for its own.
+        """
+        with ExitStack() as stack:
+            stack.enter_context(isolated(self.device))
+            stack.enter_context(self.precision.held())
+            stack.enter_context(quiet())
+            if self.device.type == "cpu":
+                stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            # a rate or a loss beyond float32 is recorded as infinite
+            stack.enter_context(np.errstate(over="ignore"))
+            yield
 
     @contextmanager
     def _fit_for_vmap(self) -> Iterator[None]:
@@ -537,6 +561,7 @@ class Population:
             device=self.device,
             compiled=self.compiled,
             recorded=self.recorded,
+            fused=self.fused,
             precision=self.precision.name,
         )
         later = {n: step for n, i in enumerate(places) if (step := self._ended(i)) is not None}

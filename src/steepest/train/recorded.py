@@ -11,7 +11,11 @@ again whenever something of it is looked at or kept. (On a GPU, where some sums 
 and a pass repeats itself only nearly, it has to do that.) A model or a loss that counts its calls,
 or keeps something of them, is not recorded: its next pass may be another one.
 
-On CUDA what was recorded is captured in a graph, too (`steepest.train.graphed`).
+On CUDA what was recorded is captured in a graph, too (`steepest.train.graphed`). On the CPU it
+becomes one C++ function per member where all of its operations are known (`steepest.train.fused`).
+That one adds in another order than torch does, so from its first step on a population is either
+fused or it is not: a property of the model, the length of the runs and the machine, not of when
+somebody looks. What it computes is compared with the recording before the first step.
 """
 
 from __future__ import annotations
@@ -24,7 +28,9 @@ import torch
 from torch import Tensor, nn
 
 from steepest.errors import UnsupportedError
+from steepest.kernels.unavailable import KernelUnavailable
 from steepest.train.data import map_tensors, tensors_of
+from steepest.train.fused import Fused
 from steepest.train.graphed import Graphed
 from steepest.train.keepsakes import changed, drawn, kept_things
 from steepest.train.recording import Grads, Recording, record
@@ -34,6 +40,8 @@ __all__ = ["FIRST", "Passes"]
 
 _PAYS = 300  # steps; recording takes as long as it saves in so many
 _NEAR = 1e-2  # of a tensor's largest element, on a GPU
+_CLOSE = {torch.float32: 1e-4, torch.float64: 1e-10}  # of a tensor's norm
+_TRIALS = 8  # passes of members that are compared before one is fused
 FIRST = 2  # so many first steps are compared with the pass as it was written
 
 Losses = Callable[[dict[str, Tensor], dict[str, Tensor], Any, Any], Tensor]
@@ -49,15 +57,19 @@ class Passes:
     Args:
         task: What is trained.
         losses: The forward pass as it was written.
+        batch: Looks up a batch ``[M, B, ...]`` by the numbers of its examples.
+        data: What it takes the examples from, if it does nothing else; else None.
         model: Whose code it runs.
         params: Stacked, by name.
         buffers: The same.
         trained: Names of the parameters whose gradients are wanted.
         key: What else decides which operations these are.
         steps: How many passes there will be; None: never record.
+        fused: Let one C++ function carry out what was recorded, where that can be.
 
     Attributes:
         reason: Why nothing is recorded; empty where it is.
+        not_fused: Why what is recorded is carried out by torch; empty where it is not.
         no_graph: Why what is recorded could not be captured in a CUDA graph.
     """
 
@@ -66,49 +78,87 @@ class Passes:
         task: Task,
         losses: Losses,
         *,
+        batch: Callable[[Tensor], tuple[Any, Any]],
+        data: Sequence[Tensor] | None,
         model: nn.Module,
         params: dict[str, Tensor],
         buffers: dict[str, Tensor],
         trained: Sequence[str],
         key: Any,
         steps: int | None,
+        fused: bool = True,
     ) -> None:
         self.reason = "" if steps is not None else "recording was not asked for"
+        self.not_fused = "" if fused else "it was not asked for"
         self.no_graph = ""
         self._task, self._losses, self._model = task, losses, model
+        self._batch = batch
+        self._data = data
+        if data is not None and not all(t.is_contiguous() for t in data):
+            self._data = None
         self._params, self._buffers, self._trained = params, buffers, list(trained)
         self._key, self._steps = key, steps
         self._recording: Recording | Graphed | None = None
+        self._fused: Fused | None = None
         self._places: list[Tensor] = []
         self._done = 0
         self._trusted = 0  # passes up to the last comparison
 
-    def __call__(self, x: Any, y: Any) -> tuple[Tensor, Grads]:
+    def __call__(self, numbers: Tensor) -> tuple[Tensor, Grads]:
         """Losses ``[M]`` and the gradients of the trained parameters, in their order.
 
         Args:
-            x: The members' inputs.
-            y: Their targets.
+            numbers: Of the members' examples, ``[M * B]``.
 
         Raises:
             UnsupportedError: If the second pass is another one than the first.
         """
+        if self._fused is not None and self._done >= FIRST and self._data is not None:
+            given = [*self._params.values(), *self._buffers.values(), *self._data]
+            by_rows = self._fused(given, numbers)
+            if by_rows is not None:
+                self._done += 1
+                return by_rows
+        x, y = self._batch(numbers)
         if self._recording is None and not self.reason:
             self._find(x, y)
         if self._recording is None:
             return self._as_written(self._buffers, x, y)
         self._done += 1
         if self._done <= FIRST:
-            return self._compare(self._recording, x, y)
-        return self._recording(self._tensors(self._buffers, x, y), self._places)
+            outcome = self._compare(self._recording, x, y)
+            if not self.is_fused:
+                return outcome
+        tensors = self._tensors(self._buffers, x, y)
+        found = None if self._fused is None else self._fused(tensors)
+        return self._recording(tensors, self._places) if found is None else found
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether passes are carried out in C++; known from the first one on."""
+        return self._recording is not None and self._fused is not None
+
+    @property
+    def how(self) -> str:
+        """How passes are carried out, in words; empty before the first one."""
+        if self.is_fused:
+            return "in C++, each member's by one thread"
+        if self._recording is not None:
+            where = "in a CUDA graph" if isinstance(self._recording, Graphed) else "by torch"
+            reason = self.no_graph or self.not_fused
+            return f"{where}, operation by operation" + (f": {reason}" if reason else "")
+        return f"as the model is written: {self.reason}" if self.reason else ""
 
     @property
     def in_doubt(self) -> bool:
         """Whether passes were repeated since the last comparison."""
         return self._recording is not None and self._trusted < self._done
 
-    def check(self, x: Any, y: Any) -> None:
+    def check(self, numbers: Tensor) -> None:
         """Compare once more, without leaving a trace in the buffers.
+
+        Args:
+            numbers: Of the members' examples.
 
         Raises:
             UnsupportedError: If the model does something else by now than what was recorded.
@@ -116,7 +166,7 @@ class Passes:
         if self._recording is None:
             return
         before = {name: buffer.clone() for name, buffer in self._buffers.items()}
-        self._compare(self._recording, x, y)
+        self._compare(self._recording, *self._batch(numbers))
         for name, buffer in before.items():
             self._buffers[name].copy_(buffer)
 
@@ -136,13 +186,13 @@ class Passes:
 
     def _find(self, x: Any, y: Any) -> None:
         """Record this pass, unless it was recorded before, is not worth it, or cannot be."""
+        if self._steps is None or self._steps < _PAYS:  # also where it is known: see above on bits
+            self.reason = f"recording a pass pays from {_PAYS} steps on"
+            return
         tensors = self._tensors(self._buffers, x, y)
         key = (self._key, tuple(self._trained), *map(_layout, tensors))
         known = _RECORDED.setdefault(self._task, {})
         if key not in known:
-            if self._steps is None or self._steps < _PAYS:
-                self.reason = f"recording a pass pays from {_PAYS} steps on"
-                return
             known[key] = self._record(tensors, x, y)
         found = known[key]
         if isinstance(found, str):
@@ -150,12 +200,59 @@ class Passes:
             return
         self._recording = found
         self._places = found.places(tensors[0].device)
+        self._fuse(found, tensors)
         if can_capture(tensors[0].device):
             batch = len(tensors) - len(self._params) - len(self._buffers)
             try:
                 self._recording = Graphed(found, tensors, self._places, batch=batch)
             except RuntimeError as error:  # an operation that no graph can hold
                 self.no_graph = str(error).strip().split("\n")[0]
+
+    def _fuse(self, found: Recording, tensors: Sequence[Tensor]) -> None:
+        """Let C++ carry out what was recorded, if it can and gives the same."""
+        members, threads = len(tensors[0]), torch.get_num_threads()
+        if self.not_fused:
+            return
+        if isinstance(found.lowered, str):
+            self.not_fused = found.lowered
+            return
+        if threads > 2 * members:
+            self.not_fused = f"{members} members would leave most of {threads} threads idle"
+            return
+        if (self._steps or 0) < found.lowered.operations:
+            self.not_fused = f"{found.lowered.operations} operations pay from as many steps on"
+            return
+        try:
+            fused = Fused(found.lowered, members)
+        except KernelUnavailable as error:
+            self.not_fused = str(error)
+            return
+        self.not_fused = self._try(fused, found, tensors)
+        if not self.not_fused:
+            self._fused = fused
+
+    def _try(self, fused: Fused, found: Recording, tensors: Sequence[Tensor]) -> str:
+        """What is wrong with a fused pass; empty if nothing is.
+
+        A number beside the bend of a ReLU may fall to either side of it, and then gradients differ
+        by more than rounding; so most of several passes have to agree, not all.
+        """
+        members, n = len(tensors[0]), len(self._params)
+        agree: list[bool] = []
+        while len(agree) < _TRIALS:
+            factor = 1 + len(agree) / 64
+            given = [t.detach() * factor if i < n and t.is_floating_point() else t
+                     for i, t in enumerate(tensors)]  # fmt: skip
+            theirs = found(given, self._places)
+            mine = fused(given)
+            if mine is None:
+                return "it takes a number for one that is out of bounds"
+            pairs = [(theirs[0], mine[0]), *zip(theirs[1], mine[1], strict=True)]
+            agree += [_agrees([(a[i], b[i]) for a, b in pairs if a is not None and b is not None])
+                      for i in range(members)]  # fmt: skip
+        if 2 * sum(agree) < len(agree):
+            return f"it agrees with torch in {sum(agree)} of {len(agree)} passes only"
+        return ""
 
     def _record(self, tensors: Sequence[Tensor], x: Any, y: Any) -> Recording | str:
         n, m = len(self._params), len(self._buffers)
@@ -173,7 +270,7 @@ class Passes:
         before = kept_things([*self._model.modules(), *written, self._task.loss])
         chance = drawn()
         try:
-            found = record(run, copies)
+            found = record(run, copies, batch=n + m)
         except Exception as error:  # noqa: BLE001  a stranger's model; as written it works
             text = str(error).strip().split("\n")[0]
             return f"its pass cannot be recorded ({type(error).__name__}: {text})"
@@ -201,7 +298,7 @@ class Passes:
                 "parameters and buffers alone"
             )
         self.reason = "what was recorded does not give the same bits"
-        self._recording, self._places = None, []
+        self._recording, self._fused, self._places = None, None, []
         for name, buffer in mine.items():
             self._buffers[name].copy_(buffer)
         return losses, grads
@@ -228,6 +325,18 @@ def _same(a: Tensor | None, b: Tensor | None) -> bool:
         return bool(torch.allclose(a, b, rtol=0.0, atol=0.0, equal_nan=True))
     largest = float(a.nan_to_num(posinf=0.0, neginf=0.0).abs().max())
     return bool(torch.allclose(a, b, rtol=_NEAR, atol=_NEAR * largest, equal_nan=True))
+
+
+def _agrees(pairs: Sequence[tuple[Tensor, Tensor]]) -> bool:
+    """Whether loss and gradients of one member are the same but for rounding."""
+    if not all(bool(a.isfinite().all()) for a, _ in pairs):
+        return all(torch.equal(a.isfinite(), b.isfinite()) for a, b in pairs)
+    norms = [float(a.norm()) for a, _ in pairs]
+    least = 1e-3 * max(norms[1:], default=0.0)  # a gradient of 0 is rounding and nothing else
+    return all(
+        float((a - b).norm()) <= _CLOSE[a.dtype] * max(norm, least)
+        for (a, b), norm in zip(pairs, norms, strict=True)
+    )
 
 
 def _is_of_torch(module: nn.Module) -> bool:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from steepest.train.fused import Lowered, Unfit, lower
+
 __all__ = ["Grads", "Recording", "record"]
 
 _ATEN = torch.ops.aten
@@ -34,13 +36,18 @@ class Recording:
         module: Takes all tensors in a row, then `kept`; returns losses and gradients.
         kept: Shape and type of gradients that are written to the same place in every step, by the
             number of the parameter.
+        lowered: The same for one member, in C++; or why it cannot be.
     """
 
     def __init__(
-        self, module: fx.GraphModule, kept: Mapping[int, tuple[torch.Size, torch.dtype]]
+        self,
+        module: fx.GraphModule,
+        kept: Mapping[int, tuple[torch.Size, torch.dtype]],
+        lowered: Lowered | str,
     ) -> None:
         self.module = module
         self.kept = dict(kept)
+        self.lowered = lowered
 
     def places(self, device: torch.device) -> list[Tensor]:
         """New memory for the gradients that stay where they are."""
@@ -53,12 +60,15 @@ class Recording:
         return losses, grads
 
 
-def record(run: Callable[..., list[Tensor | None]], tensors: Sequence[Tensor]) -> Recording:
+def record(
+    run: Callable[..., list[Tensor | None]], tensors: Sequence[Tensor], *, batch: int
+) -> Recording:
     """Record what a function does with tensors, which it may change.
 
     Args:
         run: Returns losses, then gradients.
         tensors: What it is called with.
+        batch: Those from this number on are the batch.
     """
     module = make_fx(run)(*tensors)
     graph = module.graph
@@ -68,12 +78,20 @@ def record(run: Callable[..., list[Tensor | None]], tensors: Sequence[Tensor]) -
             graph.erase_node(node)
         elif _is_constant(node):
             _keep_constant(module, node)
+    lowered = _lower(module, batch)
     kept = _keep_places(graph)
     for node in graph.nodes:
         node.meta.clear()  # shapes and where they came from: larger than the list itself
     graph.lint()
     module.recompile()
-    return Recording(module, kept)
+    return Recording(module, kept, lowered)
+
+
+def _lower(module: fx.GraphModule, batch: int) -> Lowered | str:
+    try:
+        return lower(module, batch)
+    except Unfit as reason:
+        return str(reason)
 
 
 def _says_nothing(node: fx.Node) -> bool:

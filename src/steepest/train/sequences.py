@@ -88,6 +88,11 @@ class SequenceSource(TensorSource):
         self._shelves: list[tuple[Tensor, int]] = []
         self._batch_size = 0
 
+    @property
+    def rows(self) -> None:
+        """None: a batch is also padded and masked."""
+        return None
+
     def order(self, seed: int, epoch: int, batch_size: int) -> Tensor:
         """All full batches of the epoch, each from one shelf; those left over at the end."""
         if batch_size != self._batch_size:
