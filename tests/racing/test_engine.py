@@ -422,6 +422,32 @@ def test_the_fastest_engine_is_measured_recorded_and_kept(
     assert race(tmp_path, task, "auto", **more).complete
 
 
+def test_how_passes_are_carried_out_is_on_record_and_stays_after_an_interruption(
+    tmp_path: Path, task: Task
+) -> None:
+    more: dict[str, Any] = {"steps": 320, "epochs": None}
+    whole = race(tmp_path / "whole", task, "population", **more)
+    with pytest.raises(StoppedError):
+        race(tmp_path / "parts", task, "population", observer=StopAt(20), **more)
+    parts = race(tmp_path / "parts", task, "population", **more)
+    assert digest(tmp_path / "parts") == digest(tmp_path / "whole")
+    for result in (whole, parts):
+        (text,) = [e["text"] for e in result.events if e["kind"] == "passes"]
+        assert text == "passes of populations are carried out in C++, each member's by one thread"
+    short = race(tmp_path / "short", task, "population")
+    (text,) = [e["text"] for e in short.events if e["kind"] == "passes"]
+    assert text.endswith("as the model is written: recording a pass pays from 300 steps on")
+
+
+def test_one_run_alone_may_be_a_population_too(
+    tmp_path: Path, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "_SMALL", 0.0)
+    found = race(tmp_path, task, "auto", ["sgd(lr=0.01)"], seeds=1, epochs=None, steps=320)
+    texts = [e["text"] for e in found.events if e["kind"] == "engine_timing"]
+    assert any(text.startswith("populations of 1") for text in texts), texts
+
+
 def test_a_small_race_is_not_worth_measuring(tmp_path: Path, task: Task) -> None:
     found = race(tmp_path, task, "auto")
     (text,) = [e["text"] for e in found.events if e["kind"] == "engine"]

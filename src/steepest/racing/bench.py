@@ -37,10 +37,11 @@ from steepest.train.task import Task
 
 __all__ = ["MODELS", "WAYS", "Timing", "gemm_rate", "measure_population"]
 
-WAYS = ("plain loop", "solo", "population", "in turns", "as written", "compiled")
+WAYS = ("plain loop", "solo", "population", "in turns", "recorded", "as written", "compiled")
 """A user's own loop, the same made repeatable, many runs at once, populations of `TURNS` runs that
 take turns (what a race does with more runs than are the fastest at once), many runs at once whose
-operations are not recorded (see `steepest.train.recorded`), and many runs compiled.
+recorded operations are carried out by torch (see `steepest.train.recorded`), whose model's code is
+run in every step, and many runs through `torch.compile`.
 """
 
 TURNS = 16
@@ -252,8 +253,7 @@ def _measure(
                     ways[way, size] = bench.population(
                         size,
                         at_once=at_once,
-                        compiled=way == "compiled",
-                        recorded=way != "as written",
+                        way=way,
                     )
                 except Exception as error:  # noqa: BLE001  the row says why there is no number
                     full = "out of memory" if is_out_of_memory(error) else str(error)
@@ -391,7 +391,7 @@ class _Bench:
         )
         return _repeated(lambda: run.advance(_STEPS), runs=_STEPS, device=self.device)
 
-    def population(self, size: int, *, at_once: int, compiled: bool, recorded: bool) -> Clocked:
+    def population(self, size: int, *, at_once: int, way: str) -> Clocked:
         """Populations that take turns, many steps each, so that one's weights stay near."""
         waiting = [Member(_rule(self.arm), None, seed) for seed in range(size)]
         populations = [
@@ -400,8 +400,9 @@ class _Bench:
                 waiting[i : i + at_once],
                 steps=_ENDLESS,
                 device=self.device,
-                compiled=compiled,
-                recorded=recorded,
+                compiled=way == "compiled",
+                recorded=way != "as written",
+                fused=way not in ("recorded", "as written"),
                 precision=self.precision,
             )
             for i in range(0, size, at_once)

@@ -36,6 +36,7 @@ class RemotePopulation:
     position: int
     diverged_at: list[int | None]
     alive: list[int]
+    how: str
 
     def __init__(
         self, worker: Worker, members: Sequence[tuple[Arm, int]], *, under: Conditions
@@ -50,7 +51,8 @@ class RemotePopulation:
 
     def _keep(self, answer: tuple[Any, tuple[Any, ...]]) -> Any:
         """Every answer says where the members are, too."""
-        found, (self.position, self.diverged_at, self.alive, self._left) = answer
+        found, where = answer
+        self.position, self.diverged_at, self.alive, self._left, self.how = where
         return found
 
     def _ask(self, name: str, *arguments: Any) -> Any:

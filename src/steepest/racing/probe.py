@@ -158,16 +158,12 @@ def probe(place: Place, waiting: Sequence[RunPlan], *, times: int = 1) -> Found:
     best = min(r.tried.threads for r in (solo, *rivals) if r.beats(solo))
     least = min(r.tried.total for r in (solo, *rivals))
     until = time.monotonic() + max(4.0, _SHARE * least)
-    fit = Fit(None, [])
-    if len(waiting) > 1:
-        fit = try_population(place, waiting)
-        together = _measure_populations(race, fit, solo.tried, best, until=until)
-        if best != threads and any(r.tried.total < 1.5 * least for r in together):
-            together += _measure_populations(race, fit, solo.tried, threads, until=until)
-        rivals += together
-        events += fit.events
-    else:
-        events.append(("not_batched", "one run is no population"))
+    fit = try_population(place, waiting)  # of one run, too: its passes may be carried out in C++
+    together = _measure_populations(race, fit, solo.tried, best, until=until)
+    if best != threads and any(r.tried.total < 1.5 * least for r in together):
+        together += _measure_populations(race, fit, solo.tried, threads, until=until)
+    rivals += together
+    events += fit.events
     crew: list[Worker] = []
     try:
         single = next((r.tried for r in rivals if r.tried.engine == "solo"), solo.tried)

@@ -58,6 +58,10 @@ class Together(Protocol):
     diverged_at: list[int | None]
 
     @property
+    def how(self) -> str:
+        """How its passes are carried out, in words; empty before the first one."""
+
+    @property
     def alive(self) -> list[int]:
         """The places of the members that go on."""
 
@@ -201,6 +205,7 @@ class _Group:
                 )
         self.committed_at = time.monotonic()
         self.cost = 0.0
+        self.how = ""
 
     @property
     def _alive(self) -> list[tuple[int, Record]]:
@@ -276,6 +281,8 @@ class _Group:
         population = self.population
         before = population.alive
         chunks = population.advance(n)
+        if population.how != self.how:
+            self._say_how()
         for i in before:
             self.records[i].took(chunks[i])
         gone = [i for i in before if population.diverged_at[i] is not None]
@@ -287,6 +294,17 @@ class _Group:
             )
         if gone:
             commit(self.place.ledger, [self.records[i] for i in gone], progresses)
+
+    def _say_how(self) -> None:
+        """Write down how passes are carried out: the last bits of a run depend on it."""
+        self.how = self.population.how
+        text = f"passes of populations are carried out {self.how}"
+        ledger = self.place.ledger
+        with ledger.transaction():
+            if text not in {
+                event["text"] for event in ledger.events() if event["kind"] == "passes"
+            }:
+                ledger.put_event("passes", text)
 
     def _look(self, watch: str) -> None:
         """Evaluate the watched split; members that are to stop leave."""

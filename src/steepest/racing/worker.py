@@ -106,7 +106,7 @@ class _Desk:
 
     def _where(self) -> Any:
         them = self.population
-        return them.position, them.diverged_at, them.alive, them.left()
+        return them.position, them.diverged_at, them.alive, them.left(), them.how
 
     def together(self, name: str, *arguments: Any) -> Any:
         """Ask the population; what comes out and goes in as tensors is packed."""
