@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,14 +18,13 @@ from torch.func import functional_call, vmap  # type: ignore[attr-defined,unused
 
 from steepest.errors import InputError, SteepestError, TaskError
 from steepest.train.data import eval_batches, map_tensors
-from steepest.train.population import quiet, why_not
+from steepest.train.mapped import quiet, without_shortcut
+from steepest.train.population import why_not
 from steepest.train.randomness import derive, isolated, seed_all
 from steepest.train.solo import concatenate
 from steepest.train.task import call_model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from steepest.train.task import Task
 
 __all__ = [
@@ -121,7 +119,7 @@ class Ensemble(nn.Module):
         modes = [(module, module.training) for module in self.members.modules()]
         try:
             self.members.eval()
-            with quiet(), _no_shortcut():
+            with quiet(), without_shortcut():
                 outputs = self._ask(args, kwargs)
         finally:
             for module, mode in modes:
@@ -199,17 +197,6 @@ class Ensemble(nn.Module):
 
 def _few(tensor: Tensor) -> Tensor:
     return tensor[:_TRIED] if tensor.dim() else tensor
-
-
-@contextmanager
-def _no_shortcut() -> Iterator[None]:
-    """Turn off the shortcut of attention layers in eval mode, which knows no `vmap`."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _check_scores(outputs: object, who: str, *, dim: int = 1) -> Tensor:

@@ -17,26 +17,23 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.func import functional_call, vmap  # type: ignore[attr-defined,unused-ignore]
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch import Tensor
 
 from steepest.errors import InputError, SteepestError, UnsupportedError
 from steepest.train.allocator import keep_freed_memory
 from steepest.train.checkpoint import RunState, pack, unpack
 from steepest.train.data import TensorSource, check_batch_size, map_tensors, open_source
+from steepest.train.evaluator import Evaluator
 from steepest.train.guard import Guarded, GuardRule
 from steepest.train.keyed import step_words
-from steepest.train.measuring import measure
+from steepest.train.mapped import Mapped
 from steepest.train.orders import Orders
 from steepest.train.precision import FLOAT32, Precision
 from steepest.train.randomness import isolated, run_key
@@ -49,7 +46,6 @@ from steepest.train.task import Task
 __all__ = ["WARM_UP", "Member", "Population"]
 
 WARM_UP = FIRST + 1  # steps after which a step takes what it will take
-_EVALUATE = 8  # members whose outputs over a whole split are held at a time
 
 
 @dataclass(frozen=True)
@@ -97,6 +93,7 @@ class Population:
         UnsupportedError: If the runs cannot be batched; the message says why, and the runs can
             be trained one by one.
 
+    >>> from torch import nn
     >>> task = Task(name="tiny", model=lambda: nn.Linear(8, 1), loss=nn.functional.mse_loss,
     ...             train=(torch.ones(64, 8), torch.ones(64, 1)))
     >>> members = [Member(lambda p: torch.optim.SGD(p, lr=0.01), None, seed) for seed in range(3)]
@@ -134,9 +131,6 @@ class Population:
         self.diverged_at: list[int | None] = [None] * len(members)
         self.stopped_at: list[int | None] = [None] * len(members)
         self._alive = list(range(len(members)))
-        self._best: dict[int, dict[str, Tensor]] = {}
-        self._settled: dict[int, dict[str, Tensor]] = {}
-        self._seen: dict[int, dict[str, Tensor]] = {}
         self._is_guarded = any(m.guard is not None for m in members)
         self._guarded = [None if m.guard is None else Guarded(m.guard) for m in members]
         keep_freed_memory()
@@ -151,11 +145,13 @@ class Population:
                 task, self.stacks, [(m.optimizer, m.schedule, m.seed) for m in members], steps
             )
         self.start_hashes = self.stacks.start_hashes
+        self._mapped = Mapped(task, self.stacks.template, self.precision)
+        self._evaluator = Evaluator(self._mapped, self.stacks, self.steppers)
         keys = torch.tensor([run_key(m.seed) for m in members], dtype=torch.int32)
         self._run_keys_M2 = keys.to(self.device)
         self._passes = Passes(
             task,
-            self._compile() if compiled else self._losses,
+            self._mapped.compiled() if compiled else self._mapped.losses,
             batch=self._batch,
             data=self._source.rows,
             model=self.stacks.template,
@@ -225,9 +221,8 @@ class Population:
         losses, rates = np.zeros((M, n), np.float32), np.zeros((M, n), np.float32)
         counts = [0] * M
         begin = time.perf_counter()
-        with self._training():
+        with self._mapped.training():
             self.steppers.show_trained()
-            self.stacks.template.train()
             for k in range(first, first + n):
                 column = k - first
                 rates[:, column] = self.steppers.set_rates(k)
@@ -292,8 +287,7 @@ class Population:
 
     def keep_best(self, places: Sequence[int]) -> None:
         """Keep members' parameters and buffers as the last evaluation saw and remembered them."""
-        self._best |= {place: self._seen[place] for place in places}
-        self._seen = {}
+        self._evaluator.keep_best(places)
 
     def end_with_best(
         self, places: Sequence[int], split: Literal["train", "val", "test"] | None
@@ -307,14 +301,9 @@ class Population:
         numbers = []
         for place in places:
             self.stop(place)
-            best = self._settled[place] = self._best.pop(place)
-            if split is None:
-                continue
-            params, buffers = self.stacks.part(range(place, place + 1))
-            params = {name: best[name][None] for name in params}
-            buffers = {n: best[n][None] if n in best else b for n, b in buffers.items()}
-            with isolated(self.device), torch.no_grad(), quiet(), self._fit_for_vmap():
-                numbers += self._measure(params, buffers, 1, split)
+            self._evaluator.settle(place)
+            if split is not None:
+                numbers.append(self._evaluator.evaluate_settled(place, split))
         return numbers
 
     def _batch(self, numbers: Tensor) -> tuple[Any, Any]:
@@ -331,32 +320,9 @@ class Population:
         if not self._passes.in_doubt:
             return
         step = max(0, self.position - 1)
-        with self._training():
+        with self._mapped.training():
             self.steppers.show_trained()
-            self.stacks.template.train()
             self._passes.check(self._orders.numbers(step))
-
-    def _losses(
-        self, params: dict[str, Tensor], buffers: dict[str, Tensor], x: Any, y: Any
-    ) -> Tensor:
-        def one(params: Any, buffers: Any, x: Any, y: Any) -> Tensor:
-            return self._call(params, buffers, x, y)[0]
-
-        result: Tensor = vmap(one)(params, buffers, x, y)
-        return result
-
-    def _call(self, params: Any, buffers: Any, x: Any, y: Any) -> tuple[Tensor, Any]:
-        """One member's loss and outputs, in words if it cannot be."""
-
-        def model(*args: Any, **kwargs: Any) -> Any:
-            return functional_call(self.stacks.template, (params, buffers), args, kwargs)
-
-        return self.precision.compute_loss(self.task, cast("nn.Module", model), (x, y))
-
-    def _compile(self) -> Callable[..., Tensor]:
-        mode = "reduce-overhead" if self.device.type == "cuda" else "default"
-        compiled: Callable[..., Tensor] = torch.compile(self._losses, mode=mode, dynamic=False)
-        return compiled
 
     # ------------------------------------------------------------------ looking
 
@@ -372,22 +338,8 @@ class Population:
             remember: So that `keep_best` can keep what was looked at.
         """
         self._assure()
-        found: list[dict[str, float] | None] = [None] * len(self.members)
-        with isolated(self.device), self._evaluating(), torch.no_grad(), quiet():
-            for first in range(0, len(self.members), _EVALUATE):
-                places = range(first, min(first + _EVALUATE, len(self.members)))
-                if all(self._ended(i) is not None for i in places):
-                    continue
-                measured = self._measure(*self.stacks.part(places), len(places), split)
-                for i, numbers in zip(places, measured, strict=True):
-                    if self._ended(i) is None:
-                        found[i] = numbers
-            if remember:
-                self._seen = {
-                    i: {name: t.clone() for name, t in self.stacks.of(i).items()}
-                    for i in self._alive
-                }
-        return found
+        found = self._evaluator.evaluate(split, self._alive, remember=remember)
+        return [found.get(i) for i in range(len(self))]
 
     def try_evaluation(self, examples: int) -> int:
         """Ask all members about the first training examples, as an evaluation would.
@@ -397,10 +349,7 @@ class Population:
         """
         indices = torch.arange(min(examples, self._source.examples))
         x, y = self._source.batch(indices)
-        with isolated(self.device), self._evaluating(), torch.no_grad(), quiet():
-            for first in range(0, len(self), _EVALUATE):
-                params, buffers = self.stacks.part(range(first, min(first + _EVALUATE, len(self))))
-                vmap(lambda p, b: self._call(p, b, x, y))(params, buffers)
+        self._evaluator.ask(x, y)
         return len(indices)
 
     def examples(self, split: str) -> int | None:
@@ -408,57 +357,10 @@ class Population:
         source = open_source(self.task.split(split), torch.device("cpu"), where=split)
         return None if source is None else source.examples
 
-    def _measure(
-        self, params: dict[str, Tensor], buffers: dict[str, Tensor], count: int, split: str
-    ) -> list[dict[str, float]]:
-        return measure(
-            self.task, self._call, params, buffers, count, split=split, device=self.device
-        )
-
-    @contextmanager
-    def _training(self) -> Iterator[None]:
-        """In the run's precision; on a CPU with attention as products of matrices, since torch has
-        no batching rule for its own.
-        """
-        with ExitStack() as stack:
-            stack.enter_context(isolated(self.device))
-            stack.enter_context(self.precision.held())
-            stack.enter_context(quiet())
-            if self.device.type == "cpu":
-                stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-            # a rate or a loss beyond float32 is recorded as infinite
-            stack.enter_context(np.errstate(over="ignore"))
-            yield
-
-    @contextmanager
-    def _fit_for_vmap(self) -> Iterator[None]:
-        """Eval mode in the run's precision; torch's shortcut for attention knows no `vmap`."""
-        shortcut = torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(False)
-        self.stacks.template.eval()
-        try:
-            with self.precision.held():
-                yield
-        finally:
-            torch.backends.mha.set_fastpath_enabled(shortcut)
-            self.stacks.template.train()
-
-    @contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        """Eval mode, with the weights that the optimizers want to be looked at."""
-        with self.steppers.showing_answers(), self._fit_for_vmap():
-            yield
-
     def weights(self, place: int) -> dict[str, Tensor]:
         """Copies of a member's named parameters, on the CPU."""
         self._assure()
-        if (settled := self._settled.get(place)) is not None:
-            return {name: settled[name].to("cpu", copy=True) for name in self.stacks.params}
-        with self.steppers.showing_answers():
-            return {
-                name: stack[place].detach().to("cpu", copy=True)
-                for name, stack in self.stacks.params.items()
-            }
+        return self._evaluator.weights(place)
 
     # ------------------------------------------------------------------ going on later
 
@@ -481,8 +383,8 @@ class Population:
         }
         if (guarded := self._guarded[place]) is not None:
             meta["guard"] = pack(guarded.state(), "guard", tensors)
-        if place in self._best:
-            meta["best"] = pack(self._best[place], "best", tensors)
+        if (best := self._evaluator.best.get(place)) is not None:
+            meta["best"] = pack(best, "best", tensors)
         return RunState(tensors=tensors, meta=meta)
 
     def restore(
@@ -527,7 +429,7 @@ class Population:
                 guarded.load_state(unpack(saved.meta.get("guard"), saved.tensors))
             if "best" in saved.meta:
                 best = unpack(saved.meta["best"], saved.tensors)
-                self._best[i] = {name: t.to(self.device) for name, t in best.items()}
+                self._evaluator.best[i] = {name: t.to(self.device) for name, t in best.items()}
         self.steppers.restore(
             {
                 i: (unpack(s.meta["optimizer"], s.tensors), s.meta["base_lr"])
@@ -569,16 +471,6 @@ class Population:
             [None if n in later else self.state(i) for n, i in enumerate(places)], frozen=later
         )
         return smaller, places
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """`vmap` warns where an operation has no batching rule and runs in a loop: slow, not wrong,
-    and the race finds out how slow by measuring.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="There is a performance drop")
-        yield
 
 
 def why_not(error: BaseException) -> str:
