@@ -28,7 +28,7 @@ from torch import Tensor
 
 from steepest.errors import InputError, SteepestError, UnsupportedError
 from steepest.train.allocator import keep_freed_memory
-from steepest.train.checkpoint import RunState, pack, unpack
+from steepest.train.checkpoint import RunState
 from steepest.train.data import TensorSource, check_batch_size, map_tensors, open_source
 from steepest.train.evaluator import Evaluator
 from steepest.train.guard import Guarded, GuardRule
@@ -40,6 +40,7 @@ from steepest.train.randomness import isolated, run_key
 from steepest.train.recorded import FIRST, Passes
 from steepest.train.solo import Chunk, OptimizerFactory, Schedule, find_device
 from steepest.train.stacks import Stacks
+from steepest.train.standing import Standing
 from steepest.train.steppers import Steppers
 from steepest.train.task import Task
 
@@ -367,25 +368,22 @@ class Population:
     def state(self, place: int) -> RunState:
         """A member's state, in the form of `SoloRun.state`: the run can go on in either."""
         self._assure()
-        tensors: dict[str, Tensor] = {}
         optimizer, base = self.steppers.state(place)
-        meta = {
-            "seed": self.members[place].seed,
-            "steps": self.steps,
-            "position": self.position,
-            "diverged_at": self.diverged_at[place],
-            "order_hash": self.order_hash(place),
-            "start_hash": self.start_hashes[place],
-            "base_lr": base,
-            "model": pack(self.stacks.of(place), "model", tensors),
-            "extra": pack({}, "extra", tensors),
-            "optimizer": pack(optimizer, "optimizer", tensors),
-        }
-        if (guarded := self._guarded[place]) is not None:
-            meta["guard"] = pack(guarded.state(), "guard", tensors)
-        if (best := self._evaluator.best.get(place)) is not None:
-            meta["best"] = pack(best, "best", tensors)
-        return RunState(tensors=tensors, meta=meta)
+        guarded = self._guarded[place]
+        return Standing(
+            seed=self.members[place].seed,
+            steps=self.steps,
+            start_hash=self.start_hashes[place],
+            position=self.position,
+            diverged_at=self.diverged_at[place],
+            order_hash=self.order_hash(place),
+            base_lr=base,
+            model=self.stacks.of(place),
+            extra={},
+            optimizer=optimizer,
+            guard=None if guarded is None else guarded.state(),
+            best=self._evaluator.best.get(place),
+        ).pack()
 
     def restore(
         self, states: Sequence[RunState | None], *, frozen: Mapping[int, int] | None = None
@@ -399,17 +397,19 @@ class Population:
         Raises:
             InputError: If a state belongs to another run, or they do not belong together.
         """
-        found = {i: state for i, state in enumerate(states) if state is not None}
+        found = {i: Standing.unpack(s) for i, s in enumerate(states) if s is not None}
         gone = dict(frozen or {})
         if len(states) != len(self.members) or sorted([*found, *gone]) != [*range(len(self))]:
             raise InputError(
                 f"a population of {len(self)} members needs a state of each, or the step at which "
                 f"it ended; got {len(found)} states and {len(gone)} steps"
             )
-        for i, state in found.items():
-            self._check_own(i, state)
-        alive = {i: s for i, s in found.items() if s.meta["diverged_at"] is None}
-        positions = {s.meta["position"] for s in alive.values()}
+        for i, saved in found.items():
+            saved.check_own(
+                seed=self.members[i].seed, steps=self.steps, start_hash=self.start_hashes[i]
+            )
+        alive = {i: saved for i, saved in found.items() if saved.diverged_at is None}
+        positions = {saved.position for saved in alive.values()}
         if len(positions) != 1:
             raise InputError(
                 "these checkpoints do not belong together: they were taken after steps "
@@ -419,38 +419,22 @@ class Population:
         self.diverged_at = [gone.get(i) for i in range(len(self))]
         self._alive = sorted(alive)
         for i, saved in found.items():
-            self.diverged_at[i] = saved.meta["diverged_at"]
+            self.diverged_at[i] = saved.diverged_at
             if i in alive:
-                self._orders.restore(i, self.position, saved.meta["order_hash"])
+                self._orders.restore(i, self.position, saved.order_hash)
             else:
-                self._order[i] = saved.meta["order_hash"]
-            self.stacks.put(i, unpack(saved.meta["model"], saved.tensors))
+                self._order[i] = saved.order_hash
+            self.stacks.put(i, saved.model)
             if (guarded := self._guarded[i]) is not None:
-                guarded.load_state(unpack(saved.meta.get("guard"), saved.tensors))
-            if "best" in saved.meta:
-                best = unpack(saved.meta["best"], saved.tensors)
-                self._evaluator.best[i] = {name: t.to(self.device) for name, t in best.items()}
-        self.steppers.restore(
-            {
-                i: (unpack(s.meta["optimizer"], s.tensors), s.meta["base_lr"])
-                for i, s in found.items()
-            }
-        )
+                guarded.load_state(saved.guard)
+            if saved.best is not None:
+                self._evaluator.best[i] = {n: t.to(self.device) for n, t in saved.best.items()}
+        self.steppers.restore({i: (saved.optimizer, saved.base_lr) for i, saved in found.items()})
 
     def freeze(self, place: int, step: int) -> None:
         """Leave a member as it is: it is known to end with this step (from 0)."""
         self.diverged_at[place] = step
         self._alive = [i for i in self._alive if i != place]
-
-    def _check_own(self, place: int, state: RunState) -> None:
-        member = self.members[place]
-        own = {"seed": member.seed, "steps": self.steps, "start_hash": self.start_hashes[place]}
-        for name, value in own.items():
-            if state.meta[name] != value:
-                raise InputError(
-                    f"this checkpoint belongs to another run: its {name} is {state.meta[name]}, "
-                    f"this run's is {value}"
-                )
 
     def compacted(self) -> tuple[Population, list[int]]:
         """A population without the members that have `left`, and its members' places."""

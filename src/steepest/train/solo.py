@@ -24,7 +24,7 @@ from steepest.errors import InputError, SteepestError, TaskError
 from steepest.optim.build import build, from_rule
 from steepest.optim.routing import Routed
 from steepest.train.allocator import keep_freed_memory
-from steepest.train.checkpoint import RunState, pack, unpack
+from steepest.train.checkpoint import RunState
 from steepest.train.data import eval_batches, open_stream, tensors_of
 from steepest.train.decay import spare_decay
 from steepest.train.dropout import key_dropout
@@ -32,6 +32,7 @@ from steepest.train.guard import Guarded, GuardRule
 from steepest.train.keyed import KEY, step_words
 from steepest.train.precision import FLOAT32, Precision
 from steepest.train.randomness import derive, isolated, run_key, seed_all
+from steepest.train.standing import Standing
 from steepest.train.strangers import asks_again, show_trained, showing_answer
 from steepest.train.task import Task, build_model, hash_tensors
 
@@ -343,24 +344,20 @@ class SoloRun:
 
     def state(self) -> RunState:
         """Everything that `restore` needs, copied."""
-        tensors: dict[str, Tensor] = {}
-        meta = {
-            "seed": self.seed,
-            "steps": self.steps,
-            "position": self.position,
-            "diverged_at": self.diverged_at,
-            "order_hash": self.order_hash,
-            "start_hash": self.start_hash,
-            "base_lr": self._base_lr,
-            "model": pack(dict(model_state(self.model)), "model", tensors),
-            "extra": pack(extra_state(self.model), "extra", tensors),
-            "optimizer": pack(self.optimizer.state_dict(), "optimizer", tensors),
-        }
-        if self._guarded is not None:
-            meta["guard"] = pack(self._guarded.state(), "guard", tensors)
-        if self._best:
-            meta["best"] = pack(self._best, "best", tensors)
-        return RunState(tensors=tensors, meta=meta)
+        return Standing(
+            seed=self.seed,
+            steps=self.steps,
+            position=self.position,
+            diverged_at=self.diverged_at,
+            order_hash=self.order_hash,
+            start_hash=self.start_hash,
+            base_lr=self._base_lr,
+            model=dict(model_state(self.model)),
+            extra=extra_state(self.model),
+            optimizer=self.optimizer.state_dict(),
+            guard=None if self._guarded is None else self._guarded.state(),
+            best=self._best or None,
+        ).pack()
 
     def restore(self, state: RunState) -> None:
         """Go to where ``state`` was taken, in a run of the same task, seed and length.
@@ -368,29 +365,22 @@ class SoloRun:
         Raises:
             InputError: If the state belongs to another run.
         """
-        meta = state.meta
-        for name in ("seed", "steps", "start_hash"):
-            if meta[name] != getattr(self, name):
-                raise InputError(
-                    f"this checkpoint belongs to another run: its {name} is {meta[name]}, this "
-                    f"run's is {getattr(self, name)}"
-                )
-        saved = unpack(meta["model"], state.tensors)
-        own = dict(model_state(self.model))
+        saved = Standing.unpack(state)
+        saved.check_own(seed=self.seed, steps=self.steps, start_hash=self.start_hash)
         with torch.no_grad():
-            for name, tensor in own.items():
-                tensor.copy_(saved[name])
-        for name, extra in unpack(meta["extra"], state.tensors).items():
+            for name, tensor in model_state(self.model):
+                tensor.copy_(saved.model[name])
+        for name, extra in saved.extra.items():
             self.model.get_submodule(name).set_extra_state(extra)
-        restore_optimizer(self.optimizer, unpack(meta["optimizer"], state.tensors))
-        self._base_lr = list(meta["base_lr"])
-        self.position = meta["position"]
-        self.diverged_at = meta["diverged_at"]
+        restore_optimizer(self.optimizer, saved.optimizer)
+        self._base_lr = list(saved.base_lr)
+        self.position = saved.position
+        self.diverged_at = saved.diverged_at
         handed = self.position + (self.diverged_at is not None)
-        self._stream.restore(handed, bytes.fromhex(meta["order_hash"]))
+        self._stream.restore(handed, bytes.fromhex(saved.order_hash))
         if self._guarded is not None:
-            self._guarded.load_state(unpack(meta.get("guard"), state.tensors))
-        self._best = unpack(meta["best"], state.tensors) if "best" in meta else {}
+            self._guarded.load_state(saved.guard)
+        self._best = saved.best or {}
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
