@@ -7,33 +7,31 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib.resources import files
 from pathlib import Path
 
 from steepest.errors import LedgerError
 
 __all__ = [
-    "APPLICATION_ID",
     "FILE",
     "JOURNAL",
-    "SCHEMA_VERSION",
     "Lock",
-    "check_is_ours",
-    "check_is_whole",
-    "connect",
     "damaged",
-    "existing",
     "explained",
     "leave_writing_to",
     "locked",
+    "made",
     "now",
+    "opened_to_read",
+    "opened_to_write",
     "writable",
 ]
 
 FILE = "ledger.sqlite"
 JOURNAL = "study.jsonl"  # what a study or a sweep has instead; see `steepest.racing.journal`
 LOCK = "ledger.lock"
-SCHEMA_VERSION = 4
-APPLICATION_ID = 0x73747073  # "stps"
+_SCHEMA_VERSION = 4
+_APPLICATION_ID = 0x73747073  # "stps"
 _WRITER = ""
 
 
@@ -96,7 +94,65 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def connect(path: Path, mode: str) -> sqlite3.Connection:
+def made(path: Path) -> sqlite3.Connection:
+    """A new file with empty tables."""
+    connection = _connect(path, "rwc")
+    try:
+        connection.executescript(files(__package__).joinpath("schema.sql").read_text())
+        connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def opened_to_write(folder: Path) -> tuple[sqlite3.Connection, Lock]:
+    """The ledger in a folder, whole, and the lock that nobody else has meanwhile."""
+    path = _existing(folder)
+    lock = Lock(folder)
+    try:
+        with explained(path):
+            connection = _connect(path, "rw")
+            try:
+                _check_is_ours(connection, path)
+                _check_is_whole(connection, path)
+                connection.execute("PRAGMA journal_mode = WAL")
+                # a file system that is read-only fails here, not at the first commit
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("COMMIT")
+            except BaseException:
+                connection.close()
+                raise
+    except BaseException:
+        lock.release()
+        raise
+    return connection, lock
+
+
+def opened_to_read(folder: Path) -> sqlite3.Connection:
+    """The ledger in a folder, also while another process is writing it."""
+    path = _existing(folder)
+    with explained(path):
+        connection = _connect(path, "ro")
+        try:
+            try:
+                _check_is_ours(connection, path)
+            except sqlite3.OperationalError:
+                # A reader needs a -shm file beside the ledger, which it cannot make in a folder
+                # that it may not write. Without a -wal file the ledger is complete as it lies.
+                connection.close()
+                if path.with_name(f"{FILE}-wal").exists():
+                    raise
+                connection = _connect(path, "ro&immutable=1")
+                _check_is_ours(connection, path)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
     """A connection without transactions of its own: they are begun and ended by hand.
 
     Threads may share it, if they take turns; the `Ledger` sees to that.
@@ -124,7 +180,7 @@ def writable(folder: Path) -> Path:
     return folder
 
 
-def existing(folder: Path) -> Path:
+def _existing(folder: Path) -> Path:
     """The ledger in a folder; `LedgerError` if there is none."""
     path = folder / FILE
     if not path.is_file():
@@ -138,26 +194,26 @@ def existing(folder: Path) -> Path:
     return path
 
 
-def check_is_ours(connection: sqlite3.Connection, path: Path) -> None:
+def _check_is_ours(connection: sqlite3.Connection, path: Path) -> None:
     """`LedgerError` for a database of something else, or of another version."""
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if application != APPLICATION_ID:
+    if application != _APPLICATION_ID:
         raise LedgerError(f"{path} was not written by steepest; give the folder of a race")
-    if version > SCHEMA_VERSION:
+    if version > _SCHEMA_VERSION:
         raise LedgerError(
-            f"{path} has format {version} and this steepest reads up to {SCHEMA_VERSION}; "
+            f"{path} has format {version} and this steepest reads up to {_SCHEMA_VERSION}; "
             "install a newer steepest"
         )
-    if 0 < version < SCHEMA_VERSION:
+    if 0 < version < _SCHEMA_VERSION:
         raise LedgerError(
             f"{path} has format {version}, of an earlier steepest, and this one reads "
-            f"format {SCHEMA_VERSION}; read it with the version that wrote it, or race again with "
+            f"format {_SCHEMA_VERSION}; read it with the version that wrote it, or race again with "
             "another --out"
         )
 
 
-def check_is_whole(connection: sqlite3.Connection, path: Path) -> None:
+def _check_is_whole(connection: sqlite3.Connection, path: Path) -> None:
     """`LedgerError` if SQLite finds damage."""
     found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":

@@ -15,7 +15,6 @@ import threading
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +22,15 @@ import numpy as np
 
 from steepest.errors import LedgerError
 from steepest.racing.database import (
-    APPLICATION_ID,
     FILE,
-    SCHEMA_VERSION,
     Lock,
-    check_is_ours,
-    check_is_whole,
-    connect,
     damaged,
-    existing,
     explained,
     locked,
+    made,
     now,
+    opened_to_read,
+    opened_to_write,
     writable,
 )
 from steepest.racing.digest import content_digest
@@ -93,16 +89,15 @@ class Ledger:
                 raise LedgerError(f"{folder} holds a race already; resume it, or use another --out")
             unborn = path.with_name(f"{FILE}.new")
             unborn.unlink(missing_ok=True)
-            with explained(path), cls(folder, connect(unborn, "rwc"), None) as ledger:
-                connection = ledger._connection
-                connection.executescript(files(__package__).joinpath("schema.sql").read_text())
-                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-                with ledger.transaction():
-                    ledger.put_meta(meta)
-                    written = ledger._put_arms(arms)
-                    known = written if trials is None else trials
-                    ledger.add(Addition(trials=tuple(known), runs=tuple(runs)))
+            with (
+                explained(path),
+                cls(folder, made(unborn), None) as ledger,
+                ledger.transaction(),
+            ):
+                ledger.put_meta(meta)
+                written = ledger._put_arms(arms)
+                known = written if trials is None else trials
+                ledger.add(Addition(trials=tuple(known), runs=tuple(runs)))
             unborn.replace(path)
         return cls.write(folder)
 
@@ -113,26 +108,7 @@ class Ledger:
         Raises:
             LedgerError: If there is none, it is damaged, or another process is writing it.
         """
-        folder = Path(folder)
-        path = existing(folder)
-        lock = Lock(folder)
-        try:
-            with explained(path):
-                ledger = cls(folder, connect(path, "rw"), lock)
-        except BaseException:
-            lock.release()
-            raise
-        try:
-            with explained(path):
-                check_is_ours(ledger._connection, path)
-                check_is_whole(ledger._connection, path)
-                ledger._connection.execute("PRAGMA journal_mode = WAL")
-                with ledger.transaction():
-                    pass  # a file system that is read-only fails here, not at the first commit
-        except BaseException:
-            ledger.close()
-            raise
-        return ledger
+        return cls(Path(folder), *opened_to_write(Path(folder)))
 
     @classmethod
     def read(cls, folder: str | Path) -> Ledger:
@@ -141,30 +117,7 @@ class Ledger:
         Raises:
             LedgerError: If there is none, or it is damaged.
         """
-        folder = Path(folder)
-        path = existing(folder)
-        with explained(path):
-            connection = connect(path, "ro")
-            try:
-                check_is_ours(connection, path)
-            except sqlite3.OperationalError:
-                # A reader needs a -shm file beside the ledger, which it cannot make in a folder
-                # that it may not write. Without a -wal file the ledger is complete as it lies.
-                connection.close()
-                if path.with_name(f"{FILE}-wal").exists():
-                    raise
-                connection = connect(path, "ro&immutable=1")
-            except BaseException:
-                connection.close()
-                raise
-        ledger = cls(folder, connection, None)
-        try:
-            with explained(path):
-                check_is_ours(connection, path)
-        except BaseException:
-            ledger.close()
-            raise
-        return ledger
+        return cls(Path(folder), opened_to_read(Path(folder)), None)
 
     def close(self) -> None:
         """Close the file and let others write it."""
