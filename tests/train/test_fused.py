@@ -7,7 +7,18 @@ import math
 import numpy as np
 import pytest
 import torch
-from tests.train.test_population import IMAGES, LABELS, MIXED, Mlp, make, member, solo_of, worst
+from tests.train.test_population import (
+    IMAGES,
+    LABELS,
+    MIXED,
+    Conv,
+    Mlp,
+    Residual,
+    make,
+    member,
+    solo_of,
+    worst,
+)  # fmt: skip
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
@@ -51,7 +62,7 @@ def compare(function, params, batch, tol=1e-11, names=None):
     """Losses and gradients of a function of members, fused and by autograd."""
     run, given = gradients_of(function, params, batch)
     expected = [t.detach() for t in run(*given)]
-    found = record(run, given, batch=len(params))
+    found = record(run, given, buffers=len(params), batch=len(params))
     assert not isinstance(found.lowered, str), found.lowered
     losses, grads = Fused(found.lowered, len(given[0]))([t.detach() for t in given])
     names = names or range(len(expected))
@@ -178,7 +189,7 @@ def test_functions_in_single_precision(name):
     function = SMOOTH[name]
     x = torch.linspace(-1, 1, 4001) + torch.tensor(SIZED)[:, None]
     module = make_fx(lambda x: [x.sum(1), function(x)])(x)
-    _, (mine,) = Fused(lower(module, 1), len(x))([x])
+    _, (mine,) = Fused(lower(module, buffers=1, batch=1), len(x))([x])
     for row, given in zip(mine, x, strict=True):
         expected = function(given.double())
         near = 4e-7 * expected.abs() + (2e-7 if name in ("erf", "gelu") else 1e-37)
@@ -206,7 +217,7 @@ def test_a_class_that_is_none_is_not_looked_up(bad):
 
     y = torch.zeros(M, 6, dtype=torch.int64)
     given = [drawn(M, 3, 4).requires_grad_(), drawn(M, 6, 3, seed=1), y]
-    fused = Fused(record(run, given, batch=1).lowered, M)
+    fused = Fused(record(run, given, buffers=1, batch=1).lowered, M)
     assert fused([t.detach() for t in given]) is not None
     y[1, 2] = bad
     assert fused([t.detach() for t in given]) is None
@@ -214,7 +225,7 @@ def test_a_class_that_is_none_is_not_looked_up(bad):
 
 def test_a_batch_of_another_shape_is_not_taken():
     run, given = gradients_of(lambda w, x: (w * x).sum((1, 2)), [drawn(M, 1, 2)], [drawn(M, 5, 2)])
-    fused = Fused(record(run, given, batch=1).lowered, M)
+    fused = Fused(record(run, given, buffers=1, batch=1).lowered, M)
     assert fused([given[0].detach(), drawn(M, 4, 2)]) is None
     assert fused([given[0].detach(), drawn(M, 5, 2)]) is not None
 
@@ -223,7 +234,7 @@ def test_a_row_of_which_nothing_may_be_seen_is_zero_and_one_that_is_no_number_st
     inf, nan = float("inf"), float("nan")
     x = torch.tensor([[[1.0, 2.0], [-inf, -inf], [-inf, 0.0], [nan, 1.0], [nan, nan]]])
     module = make_fx(lambda x: [x.sum((1, 2)), torch.ops.aten._safe_softmax(x, 2)])(x)
-    _, (mine,) = Fused(lower(module, 1), 1)([x])
+    _, (mine,) = Fused(lower(module, buffers=1, batch=1), 1)([x])
     assert torch.allclose(mine, torch.ops.aten._safe_softmax(x, 2), equal_nan=True)
 
 
@@ -233,6 +244,81 @@ def test_rows_are_normalized():
         return each(w, x)
 
     compare(losses, [drawn(M, 4, 3, 5)], [drawn(M, 4, 3, 5, seed=1)])
+
+
+def convolved(x, w, **how):
+    return torch.func.vmap(lambda a, b: F.conv2d(a, b, **how))(x, w)
+
+
+CONVOLUTIONS = [  # images, weights, how
+    ((4, 3, 8, 9), (5, 3, 3, 3), {}),
+    ((4, 1, 8, 8), (6, 1, 3, 3), {"padding": 1}),
+    ((3, 2, 9, 11), (1, 2, 3, 2), {"stride": 2}),
+    ((3, 2, 11, 9), (17, 2, 3, 4), {"stride": (2, 3), "padding": (2, 1)}),
+    ((2, 3, 12, 12), (4, 3, 3, 3), {"dilation": 2, "stride": 2, "padding": 2}),
+    ((2, 20, 5, 5), (33, 20, 1, 1), {}),
+    ((2, 3, 6, 6), (4, 3, 1, 1), {"stride": 2}),
+    ((2, 1, 5, 5), (1, 1, 5, 5), {}),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_convolutions_of_any_kind(dtype):
+    params, batch = [], []
+    for x, w, _ in CONVOLUTIONS:
+        params += [drawn(M, *w, dtype=dtype) / math.sqrt(math.prod(w[1:]))]
+        params += [drawn(M, *x, dtype=dtype, seed=2)]
+        batch += [drawn(M, *x, dtype=dtype, seed=1)]
+
+    def losses(*given):
+        half = len(params)
+        total = 0
+        for i, (_, _, how) in enumerate(CONVOLUTIONS):
+            images = given[2 * i + 1] * given[half + i]
+            total = total + convolved(images, given[2 * i], **how).square().sum((1, 2, 3, 4))
+        return total
+
+    names = ["losses", *(f"{part} {c}" for c in CONVOLUTIONS for part in ("dw", "dx"))]
+    compare(losses, params, batch, 5e-5 if dtype == torch.float32 else 1e-11, names)
+
+
+def test_convolutions_in_groups_of_their_own_are_refused():
+    def losses(w, x):
+        each = torch.func.vmap(lambda b, a: F.conv2d(a, b, groups=2))
+        return each(w, x).square().sum((1, 2, 3, 4))
+
+    run, given = gradients_of(losses, [drawn(M, 4, 1, 3, 3)], [drawn(M, 2, 2, 6, 6)])
+    found = record(run, given, buffers=1, batch=1).lowered
+    assert found == "a convolution of another kind than the usual one"
+
+
+POOLS = {
+    "max 2": lambda x: F.max_pool2d(x, 2),
+    "max 3, 2": lambda x: F.max_pool2d(x, 3, stride=2),
+    "max (2, 3)": lambda x: F.max_pool2d(x, (2, 3)),
+    "mean 2": lambda x: F.avg_pool2d(x, 2),
+    "mean 3, 1": lambda x: F.avg_pool2d(x, 3, stride=1),
+}
+
+
+def test_pools():
+    def losses(*given):
+        *weights, x = given
+        return sum(
+            torch.func.vmap(pool)(x * w).square().sum((1, 2, 3, 4))
+            for pool, w in zip(POOLS.values(), weights, strict=True)
+        )
+
+    weights = [drawn(M, 2, 3, 7, 8, seed=i) for i in range(len(POOLS))]
+    compare(losses, weights, [drawn(M, 2, 3, 7, 8, seed=99)], names=["losses", *POOLS])
+
+
+def test_a_pool_passes_on_what_is_no_number():
+    x = torch.full((1, 2, 1, 4, 4), 1.0)
+    x[0, 1, 0, 1, 2] = math.nan
+    module = make_fx(lambda x: [x.sum((1, 2, 3, 4)), torch.func.vmap(POOLS["max 2"])(x)])(x)
+    _, (mine,) = Fused(lower(module, buffers=1, batch=1), 1)([x])
+    assert mine[0, :, 0].isnan().tolist() == [[[False] * 2] * 2, [[False, True], [False, False]]]
 
 
 REFUSED = {
@@ -251,7 +337,7 @@ def test_what_has_no_cpp_is_said(name):
                               [drawn(M, 4, dtype=torch.float32, seed=1)])  # fmt: skip
     module = make_fx(run)(*given)
     with pytest.raises(Unfit, match=words):
-        lower(module, 1)
+        lower(module, buffers=1, batch=1)
 
 
 # ------------------------------------------------------------------------------ populations
@@ -307,7 +393,23 @@ class Recurrent(nn.Module):
         return self.out(self.gru(self.lstm(x.squeeze(1)[:, ::4])[0])[0].mean(1))
 
 
-FITS = {"mlp": Mlp, "wide": Wide, "attending": Attending, "recurrent": Recurrent}
+class Normed(nn.Module):
+    """Batch norm over examples alone, and over places too."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3, stride=2, padding=1, bias=False)
+        self.first = nn.BatchNorm2d(4)
+        self.last = nn.BatchNorm1d(8, momentum=0.3)
+        self.hidden, self.out = nn.Linear(36, 8, bias=False), nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = F.max_pool2d(F.relu(self.first(self.conv(x))), 2)
+        return self.out(torch.tanh(self.last(self.hidden(x.flatten(1)))))
+
+
+FITS = {"mlp": Mlp, "wide": Wide, "attending": Attending, "recurrent": Recurrent,
+        "normed": Normed, "conv": Conv, "residual": Residual}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FITS)
@@ -324,6 +426,9 @@ def test_a_fused_member_is_its_solo_run_in_double_precision_over_200_steps(name)
             if key == "attend.in_proj_bias":  # see test_population
                 mine, expected = (torch.cat((b[:8], b[16:])) for b in (mine, expected))
             assert torch.allclose(mine, expected, rtol=1e-10, atol=1e-11), (place, key)
+        for key, buffer in alone.model.named_buffers():
+            if key in population.stacks.buffers and buffer.is_floating_point():
+                assert torch.allclose(population.stacks.buffers[key][place], buffer, rtol=1e-10)
 
 
 @pytest.mark.parametrize("name", FITS)
@@ -336,8 +441,8 @@ def test_a_fused_member_is_its_solo_run_in_single_precision_over_50_steps(name):
         assert worst(chunk.loss, solo_of(task, one, LONG).advance(50).loss) < 1e-5
 
 
-@pytest.mark.parametrize("name", ["mnist-mlp", "mnist-logreg"])
-def test_the_ready_made_tasks_of_linear_layers_are_fused(name):
+@pytest.mark.parametrize("name", ["mnist", "mnist-mlp", "mnist-logreg"])
+def test_the_ready_made_tasks_are_fused(name):
     task = tasks.load(name)
     population = Population(task, sgd(2, lr=1e-3), steps=LONG)
     chunks = population.advance(50)

@@ -61,14 +61,15 @@ class Recording:
 
 
 def record(
-    run: Callable[..., list[Tensor | None]], tensors: Sequence[Tensor], *, batch: int
+    run: Callable[..., list[Tensor | None]], tensors: Sequence[Tensor], *, buffers: int, batch: int
 ) -> Recording:
     """Record what a function does with tensors, which it may change.
 
     Args:
         run: Returns losses, then gradients.
         tensors: What it is called with.
-        batch: Those from this number on are the batch.
+        buffers: Those from this number on are what it may change,
+        batch: and those from this number on are the batch.
     """
     module = make_fx(run)(*tensors)
     graph = module.graph
@@ -78,7 +79,7 @@ def record(
             graph.erase_node(node)
         elif _is_constant(node):
             _keep_constant(module, node)
-    lowered = _lower(module, batch)
+    lowered = _lower(module, buffers, batch)
     kept = _keep_places(graph)
     for node in graph.nodes:
         node.meta.clear()  # shapes and where they came from: larger than the list itself
@@ -87,9 +88,9 @@ def record(
     return Recording(module, kept, lowered)
 
 
-def _lower(module: fx.GraphModule, batch: int) -> Lowered | str:
+def _lower(module: fx.GraphModule, buffers: int, batch: int) -> Lowered | str:
     try:
-        return lower(module, batch)
+        return lower(module, buffers=buffers, batch=batch)
     except Unfit as reason:
         return str(reason)
 

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from steepest.train.fused.operations import aliases, carry_out
+from steepest.train.fused.operations import carry_out
+from steepest.train.fused.views import aliases
 from steepest.train.fused.writer import Array, Unfit, Writer
 
 __all__ = ["Lowered", "lower"]
@@ -49,12 +50,13 @@ class Lowered:
     operations: int
 
 
-def lower(module: fx.GraphModule, batch: int) -> Lowered:
+def lower(module: fx.GraphModule, *, buffers: int, batch: int) -> Lowered:
     """The pass of one member, from the recorded pass of all.
 
     Args:
         module: Takes tensors, returns losses and gradients; its nodes know shapes and types.
-        batch: The tensors from this number on are the batch.
+        buffers: The tensors from this number on may be written to,
+        batch: and those from this number on are the batch.
 
     Raises:
         Unfit: If an operation cannot be written so.
@@ -66,7 +68,7 @@ def lower(module: fx.GraphModule, batch: int) -> Lowered:
     inputs = [node for node in module.graph.nodes if node.op == "placeholder"]
     output = next(node for node in module.graph.nodes if node.op == "output")
     members = int(inputs[0].meta["val"].shape[0])
-    writer = Writer(members, batch)
+    writer = Writer(members, buffers, batch)
     writer.aliases = aliases(module.graph)
     arrays: dict[fx.Node, Any] = {}
     used: dict[int, Array] = {}

@@ -11,21 +11,17 @@ import torch
 from torch import fx
 
 from steepest.train.fused.elementwise import expression
+from steepest.train.fused.norms import NORMS
 from steepest.train.fused.products import Product
+from steepest.train.fused.spatial import SPATIAL
 from steepest.train.fused.sums import SUMS, along
 from steepest.train.fused.text import Loop
+from steepest.train.fused.views import VIEWS, changes, view
 from steepest.train.fused.writer import Array, Unfit, Writer
 
-__all__ = ["aliases", "carry_out"]
+__all__ = ["carry_out"]
 
 _ATEN = torch.ops.aten
-
-_VIEWS = {
-    _ATEN.alias, _ATEN.as_strided, _ATEN.detach, _ATEN.expand, _ATEN.permute, _ATEN.select,
-    _ATEN.slice, _ATEN.squeeze, _ATEN.t, _ATEN.transpose, _ATEN.unbind, _ATEN.unsqueeze,
-    _ATEN.view, _ATEN._unsafe_view, _ATEN.split, _ATEN.split_with_sizes, _ATEN.chunk,
-}  # fmt: skip
-_NEEDS_LAYOUT = {_ATEN.view, _ATEN._unsafe_view}
 
 Values = Mapping[fx.Node, Any]
 
@@ -42,10 +38,15 @@ def carry_out(writer: Writer, node: fx.Node, arrays: Values) -> Any:
         return arrays[several[0]][several[1]]
     packet: Any = getattr(target, "overloadpacket", None)
     args: Any = fx.map_arg(node.args, lambda n: arrays[n])
-    if packet in _VIEWS or node in writer.aliases:
-        return _view(writer, node, packet, args)
+    if packet in VIEWS or node in writer.aliases:
+        return view(writer, node, packet, args)
+    if packet in _REGROUPED:
+        return _REGROUPED[packet](writer, node, args)
     kwargs: Any = fx.map_arg(node.kwargs, lambda n: arrays[n])
-    if _changes(node):
+    handed = (arrays[n] for n in node.all_input_nodes)
+    if any(isinstance(a, Array) and a.regrouped for a in handed):
+        raise Unfit(f"an operation mixes members ({packet})")
+    if changes(node):
         into = _changed(node, args, kwargs)
         if packet is _ATEN.copy_:
             return writer.each(into, [args[1]], f"({into.kind}){{0}}")
@@ -58,12 +59,6 @@ def carry_out(writer: Writer, node: fx.Node, arrays: Values) -> Any:
     return _pointwise(writer, node, packet, args, kwargs, None)
 
 
-def _changes(node: fx.Node) -> bool:
-    """Whether an operation writes to what it is handed."""
-    schema = getattr(node.target, "_schema", None)
-    return schema is not None and bool(schema.is_mutable)
-
-
 def _changed(node: fx.Node, args: Any, kwargs: Any) -> Array:
     """What it writes to: its first argument, or the one that is there for that."""
     schema: Any = node.target._schema  # type: ignore[union-attr]
@@ -71,87 +66,21 @@ def _changed(node: fx.Node, args: Any, kwargs: Any) -> Array:
     into = kwargs[places[0]] if places else args[0]
     if len(places) > 1 or not isinstance(into, Array):
         raise Unfit(f"there is no C++ for {schema.name}")
-    if into.memory is None or into.shared or into.memory.given:
+    if into.memory is None or not into.memory.writable:
         raise Unfit(f"it changes in place what it was given ({schema.name})")
     return into
 
 
-# ---------------------------------------------------------------------- views and numbers
-
-
-def aliases(graph: fx.Graph) -> set[fx.Node]:
-    """Copies that are as good as what they are copies of, since neither is ever written to."""
-    roots: dict[fx.Node, fx.Node] = {}
-    written: set[fx.Node] = set()
-    for node in graph.nodes:
-        first = node.args[0] if node.args else None
-        sees = getattr(node.target, "overloadpacket", None) in _VIEWS or node.target is getitem
-        known = isinstance(first, fx.Node) and sees
-        roots[node] = roots[first] if known else node  # type: ignore[index]
-        if _changes(node):
-            written |= {roots[n] for n in node.all_input_nodes}
-    copies = (n for n in graph.nodes if n.target is _ATEN.clone.default)
-    return {n for n in copies if not {n, roots[n.args[0]]} & written}
-
-
-def _view(writer: Writer, node: fx.Node, packet: Any, args: Any) -> Any:
-    array, *rest = args
-    value = node.meta["val"]
-    if packet is _ATEN.clone:
-        return array
-    if array.memory is not None and not array.shared and not isinstance(value, (list, tuple)):
-        merges = value.ndim > 0 and value.shape[0] not in (0, writer.members)
-        if packet in _NEEDS_LAYOUT and (array.merged or merges):
-            return _regrouped(writer, array, value.shape)
-        if array.merged:
-            return _inside(writer, array, packet, rest)
-    if array.memory is None:
-        many = value if isinstance(value, (list, tuple)) else [value]
-        found = [Array(tuple(v.shape[1:]), array.dtype, value=array.value) for v in many]
-        return found if isinstance(value, (list, tuple)) else found[0]
-    target: Any = node.target
-    try:
-        meta = target(array.meta, *rest, **node.kwargs)
-    except RuntimeError as error:
-        if packet not in _NEEDS_LAYOUT or array.shared:
-            raise Unfit(f"a view that cannot be had ({packet}: {error})") from error
-        array = writer.copy(array)
-        meta = target(array.meta, *rest, **node.kwargs)
-    if isinstance(meta, (list, tuple)):
-        return [writer.viewed(array, part) for part in meta]
-    return writer.viewed(array, meta)
-
-
-def _regrouped(writer: Writer, array: Array, shape: Sequence[int]) -> Array:
-    """A view that takes members and the dimension after them for one, or no longer does."""
-    many, left = divmod(shape[0], writer.members)
-    if left:
-        raise Unfit("an operation mixes members")
-    merged = shape[0] != writer.members
-    inside = [writer.members, many, *shape[1:]] if merged else list(shape)
-    assert array.meta is not None  # noqa: S101  it lies in memory
-    try:
-        meta = array.meta.view(inside)
-    except RuntimeError:
-        array = writer.copy(array)
-        assert array.meta is not None  # noqa: S101
-        meta = array.meta.view(inside)
-    return replace(writer.viewed(array, meta), merged=merged)
-
-
-def _inside(writer: Writer, array: Array, packet: Any, rest: Any) -> Array:
-    """Two dimensions change places behind the one that members are part of."""
-    if packet is not _ATEN.transpose or 0 in rest:
-        raise Unfit(f"an operation mixes members ({packet})")
-    assert array.meta is not None  # noqa: S101  it lies in memory
-    dims = [dim + 1 if dim > 0 else dim for dim in rest]
-    if any(dim % array.meta.ndim < 2 for dim in dims):
-        raise Unfit(f"an operation mixes members ({packet})")
-    return replace(writer.viewed(array, array.meta.transpose(*dims)), merged=True)
+# ---------------------------------------------------------------------- numbers
 
 
 def _filled(value: Callable[[Any], Any]) -> Callable[[Writer, fx.Node, Any], Array]:
     def fill(writer: Writer, node: fx.Node, args: Any) -> Array:
+        found = node.meta["val"]
+        many, left = divmod(found.shape[0], writer.members) if found.ndim else (0, 1)
+        if not left and many > 1:
+            shape = (many, *found.shape[1:])
+            return Array(shape, found.dtype, value=value(args), merged=True)
         shape, dtype = writer.own(node)
         array = Array(shape, dtype, value=value(args))
         return writer.copy(array) if any(map(_may_change, node.users)) else array
@@ -161,7 +90,7 @@ def _filled(value: Callable[[Any], Any]) -> Callable[[Writer, fx.Node, Any], Arr
 
 def _may_change(user: fx.Node) -> bool:
     """Whether somebody writes to what it is handed, itself or through a view."""
-    return _changes(user) or getattr(user.target, "overloadpacket", None) in _VIEWS
+    return changes(user) or getattr(user.target, "overloadpacket", None) in VIEWS
 
 
 def _empty(writer: Writer, node: fx.Node, args: Any) -> Array:
@@ -171,8 +100,8 @@ def _empty(writer: Writer, node: fx.Node, args: Any) -> Array:
 # ---------------------------------------------------------------------- putting together
 
 
-def _together(view: Callable[[Any, int, int, int], Any]) -> Callable[..., Array]:
-    """Arrays beside each other: ``view(outcome, dim, begin, length)`` is where one of them goes."""
+def _together(part_of: Callable[[Any, int, int, int], Any]) -> Callable[..., Array]:
+    """Arrays beside each other: ``part_of(outcome, dim, begin, length)`` is where one goes."""
 
     def carry_out(writer: Writer, node: fx.Node, args: Any) -> Array:
         parts, dim = args[0], args[1] if len(args) > 1 else 0
@@ -180,8 +109,8 @@ def _together(view: Callable[[Any, int, int, int], Any]) -> Callable[..., Array]
         dim = along(out, dim) + 1
         begin = 0
         for part in parts:
-            length = part.shape[dim - 1] if view is _narrow else 1
-            place = writer.viewed(out, view(out.meta, dim, begin, length))
+            length = part.shape[dim - 1] if part_of is _narrow else 1
+            place = writer.viewed(out, part_of(out.meta, dim, begin, length))
             writer.each(place, [part], "{0}")
             begin += length
         return out
@@ -197,13 +126,13 @@ def _select(meta: Any, dim: int, begin: int, length: int) -> Any:
     return meta.select(dim, begin)
 
 
-def _put_back(view: Any) -> Callable[..., Array]:
+def _put_back(part_of: Any) -> Callable[..., Array]:
     """The gradient of a view: what was not seen has none."""
 
     def carry_out(writer: Writer, node: fx.Node, args: Any) -> Array:
         part, _, *where = args
         out = writer.each(writer.output(*writer.own(node)), [], "0")
-        writer.each(writer.viewed(out, view(out.meta, *where)), [part], "{0}")
+        writer.each(writer.viewed(out, part_of(out.meta, *where)), [part], "{0}")
         return out
 
     return carry_out
@@ -339,6 +268,13 @@ def _bmm(writer: Writer, node: fx.Node, args: Any) -> Array:
     return out
 
 
+_REGROUPED: dict[Any, Callable[[Writer, fx.Node, Any], Any]] = {
+    **NORMS,
+    **SPATIAL,
+    _ATEN.bmm: _bmm,
+}
+"""Those that know what to do with members that are not first and alone."""
+
 _OTHERS: dict[Any, Callable[[Writer, fx.Node, Any], Any]] = {
     **SUMS,
     _ATEN.cat: _together(_narrow),
@@ -347,7 +283,6 @@ _OTHERS: dict[Any, Callable[[Writer, fx.Node, Any], Any]] = {
     _ATEN.select_backward: _put_back(_ATEN.select.int),
     _ATEN.slice_backward: _put_back(_ATEN.slice.Tensor),
     _ATEN.stack: _together(_select),
-    _ATEN.bmm: _bmm,
     _ATEN.full: _filled(lambda args: args[1]),
     _ATEN.full_like: _filled(lambda args: args[1]),
     _ATEN.gather: _gather,

@@ -45,22 +45,31 @@ template <class T> static inline typename Lanes<T>::type get(const T *p) {
 }
 template <class T> static inline void put(T *p, typename Lanes<T>::type v) { memcpy(p, &v, BYTES); }
 
+// Where rows begin: l * stride, or anywhere for the rows of b (by l) or of a (by i). In the last
+// case products are added to c.
+enum { PLAIN, ROWS_OF_B, ROWS_OF_A };
+
 // R rows and V vectors of c; `width` of its columns are wanted. One piece of code for all calls: as
 // many as there are strides take a second to compile and are no faster.
-template <class T, int R, int V>
+template <class T, int HOW, int R, int V>
 static __attribute__((noinline, noclone)) void tile(
-    int64_t k, const T *a, int64_t ai, int64_t ak, const T *b, int64_t bk,
+    int64_t k, const T *a, int64_t ai, int64_t ak, const T *b, int64_t bk, const int64_t *at,
     T *c, int64_t ci, int64_t cj, int64_t width) {
   typedef typename Lanes<T>::type Vector;
   enum { W = Lanes<T>::count };
   Vector sum[R][V];
-  UNROLL for (int i = 0; i < R; ++i)
-    UNROLL for (int j = 0; j < V; ++j) sum[i][j] = Vector{};
+  const T *from[R];
+  UNROLL for (int i = 0; i < R; ++i) {
+    from[i] = a + (HOW == ROWS_OF_A ? at[i] : i * ai);
+    UNROLL for (int j = 0; j < V; ++j)
+      sum[i][j] = HOW == ROWS_OF_A ? get<T>(c + i * ci + j * W) : Vector{};
+  }
   for (int64_t l = 0; l < k; ++l) {
+    const T *const line = b + (HOW == ROWS_OF_B ? at[l] : l * bk);
     Vector row[V];
-    UNROLL for (int j = 0; j < V; ++j) row[j] = get<T>(b + l * bk + j * W);
+    UNROLL for (int j = 0; j < V; ++j) row[j] = get<T>(line + j * W);
     UNROLL for (int i = 0; i < R; ++i) {
-      const Vector all = a[i * ai + l * ak] - Vector{};
+      const Vector all = from[i][l * ak] - Vector{};
       UNROLL for (int j = 0; j < V; ++j) sum[i][j] += all * row[j];
     }
   }
@@ -76,39 +85,41 @@ static __attribute__((noinline, noclone)) void tile(
     for (int i = 0; i < R; ++i) c[i * ci + j * cj] = rows[i][j];
 }
 
-template <class T, int R, int V>
+template <class T, int HOW, int R, int V>
 static inline void strip(
     int64_t m, int64_t k, const T *a, int64_t ai, int64_t ak, const T *b, int64_t bk,
-    T *c, int64_t ci, int64_t cj, int64_t width) {
+    const int64_t *at, T *c, int64_t ci, int64_t cj, int64_t width) {
+  const int step = HOW == ROWS_OF_A;
   int64_t i = 0;
   for (; i + R <= m; i += R)
-    tile<T, R, V>(k, a + i * ai, ai, ak, b, bk, c + i * ci, ci, cj, width);
+    tile<T, HOW, R, V>(k, a + i * ai, ai, ak, b, bk, at + step * i, c + i * ci, ci, cj, width);
   if constexpr (R > 1)
     if (i < m)
-      strip<T, R / 2, V>(m - i, k, a + i * ai, ai, ak, b, bk, c + i * ci, ci, cj, width);
+      strip<T, HOW, R / 2, V>(m - i, k, a + i * ai, ai, ak, b, bk, at + step * i, c + i * ci, ci,
+                              cj, width);
 }
 
-// columns `from` to `to` of c, from rows of b that may be read up to whole vectors
-template <class T>
+// columns `begin` to `end` of c, from rows of b that may be read up to whole vectors
+template <class T, int HOW>
 static void strips(
-    int64_t from, int64_t to, int64_t m, int64_t k, const T *a, int64_t ai, int64_t ak,
-    const T *b, int64_t bk, T *c, int64_t ci, int64_t cj) {
+    int64_t begin, int64_t end, int64_t m, int64_t k, const T *a, int64_t ai, int64_t ak,
+    const T *b, int64_t bk, const int64_t *at, T *c, int64_t ci, int64_t cj) {
   enum { W = Lanes<T>::count };
-  int64_t j = from;
-  while (j < to) {
-    const int64_t left = to - j;
-    const T *at = b + (j - from);
+  int64_t j = begin;
+  while (j < end) {
+    const int64_t left = end - j;
+    const T *here = b + (j - begin);
     T *into = c + j * cj;
     if (left > 3 * W) {
       const int64_t width = left < 4 * W ? left : 4 * W;
-      strip<T, MANY ? 4 : 2, 4>(m, k, a, ai, ak, at, bk, into, ci, cj, width);
+      strip<T, HOW, MANY ? 4 : 2, 4>(m, k, a, ai, ak, here, bk, at, into, ci, cj, width);
       j += 4 * W;
     } else if (left > W) {
       const int64_t width = left < 2 * W ? left : 2 * W;
-      strip<T, MANY ? 8 : 4, 2>(m, k, a, ai, ak, at, bk, into, ci, cj, width);
+      strip<T, HOW, MANY ? 8 : 4, 2>(m, k, a, ai, ak, here, bk, at, into, ci, cj, width);
       j += 2 * W;
     } else {
-      strip<T, 8, 1>(m, k, a, ai, ak, at, bk, into, ci, cj, left);
+      strip<T, HOW, 8, 1>(m, k, a, ai, ak, here, bk, at, into, ci, cj, left);
       j += W;
     }
   }
@@ -164,11 +175,11 @@ static void product(
     int64_t m, int64_t n, int64_t k, const T *a, int64_t ai, int64_t ak,
     const T *b, int64_t bk, int64_t bj, T *c, int64_t ci, int64_t cj, T *panel) {
   const int64_t whole = bj == 1 ? n - n % PAD : 0;
-  if (whole) strips<T>(0, whole, m, k, a, ai, ak, b, bk, c, ci, cj);
+  if (whole) strips<T, PLAIN>(0, whole, m, k, a, ai, ak, b, bk, nullptr, c, ci, cj);
   if (whole == n) return;
   const int64_t row = (n - whole + PAD - 1) / PAD * PAD;
   turn<T>(k, n - whole, b + whole * bj, bk, bj, panel, row);
-  strips<T>(whole, n, m, k, a, ai, ak, panel, row, c, ci, cj);
+  strips<T, PLAIN>(whole, n, m, k, a, ai, ak, panel, row, nullptr, c, ci, cj);
 }
 """
 

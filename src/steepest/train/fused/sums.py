@@ -1,4 +1,4 @@
-"""Sums and the like over dimensions, softmax and layer norm, in C++."""
+"""Sums and the like over dimensions, and softmax, in C++."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["SUMS", "along"]
 _ATEN = torch.ops.aten
 _ADD = '_Pragma("omp simd reduction(+:a)")'
 
-CarriesOut = Callable[[Writer, fx.Node, Any], Any]
+CarriesOut = Callable[[Writer, fx.Node, Any], Array]
 
 
 @dataclass(frozen=True)
@@ -196,71 +196,11 @@ def _softmax_backward(*, log: bool) -> CarriesOut:
     return carry_out
 
 
-# ---------------------------------------------------------------------- layer norm
-
-
-def _normalized(x: Array, shape: Sequence[int], *scales: Any) -> tuple[int, int]:
-    """How many rows are normalized, and how long they are."""
-    if any(scale is not None for scale in scales):
-        raise Unfit("a layer norm whose weights all members share")
-    length = math.prod(shape)
-    return math.prod(x.shape) // length, length
-
-
-def _layer_norm(writer: Writer, node: fx.Node, args: Any) -> list[Array]:
-    """The normalized rows, and of each its mean and one by its standard deviation."""
-    x, shape, weight, bias, eps = args
-    x, (rows, length) = writer.solid(x), _normalized(x, shape, weight, bias)
-    ends = (*x.shape[: len(x.shape) - len(shape)], *[1] * len(shape))
-    out, mean, scale = (writer.new(s, x.dtype) for s in (x.shape, ends, ends))
-    kind, each = x.kind, f"for (int64_t i = 0; i < {length}; ++i)"
-    lines = [
-        f"for (int64_t r = 0; r < {rows}; ++r) {{",
-        f"const {kind} *const v = {writer.base(x)} + r * {length};",
-        f"{kind} *const o = {writer.base(out)} + r * {length}, sum = 0, square = 0;",
-        f'_Pragma("omp simd reduction(+:sum)")\n{each} sum += v[i];',
-        f"const {kind} middle = sum / {length};",
-        f'_Pragma("omp simd reduction(+:square)")\n'
-        f"{each} square += (v[i] - middle) * (v[i] - middle);",
-        f"const {kind} by = 1 / std::sqrt(square / {length} + {number(eps, kind)});",
-        f"SIMD\n{each} o[i] = (v[i] - middle) * by;",
-        f"({writer.base(mean)})[r] = middle; ({writer.base(scale)})[r] = by;",
-        "}",
-    ]
-    writer.write(lines, x, out, mean, scale)
-    return [out, mean, scale]
-
-
-def _layer_norm_backward(writer: Writer, node: fx.Node, args: Any) -> list[Array | None]:
-    g, x, shape, mean, scale, weight, bias, wanted = args
-    if any(wanted[1:]):
-        raise Unfit("a layer norm whose weights all members share")
-    g, x, (rows, length) = writer.solid(g), writer.solid(x), _normalized(x, shape, weight, bias)
-    mean, scale, out = writer.solid(mean), writer.solid(scale), writer.new(x.shape, x.dtype)
-    kind, each = x.kind, f"for (int64_t i = 0; i < {length}; ++i)"
-    lines = [
-        f"for (int64_t r = 0; r < {rows}; ++r) {{",
-        f"const {kind} *const v = {writer.base(x)} + r * {length};",
-        f"const {kind} *const g = {writer.base(g)} + r * {length};",
-        f"{kind} *const o = {writer.base(out)} + r * {length}, sum = 0, along = 0;",
-        f"const {kind} middle = ({writer.base(mean)})[r], by = ({writer.base(scale)})[r];",
-        f'_Pragma("omp simd reduction(+:sum,along)")\n'
-        f"{each} {{ sum += g[i]; along += g[i] * (v[i] - middle); }}",
-        f"sum /= {length}; along *= by * by / {length};",
-        f"SIMD\n{each} o[i] = (g[i] - sum - (v[i] - middle) * along) * by;",
-        "}",
-    ]
-    writer.write(lines, g, x, mean, scale, out)
-    return [out, None, None]
-
-
 SUMS: dict[Any, CarriesOut] = {
     _ATEN.amax: _Sum("-INFINITY", "larger<{T}>({x}, {a})"),
     _ATEN.amin: _Sum("INFINITY", "smaller<{T}>({x}, {a})"),
     _ATEN._log_softmax: _softmax(log=True),
     _ATEN._log_softmax_backward_data: _softmax_backward(log=True),
-    _ATEN.native_layer_norm: _layer_norm,
-    _ATEN.native_layer_norm_backward: _layer_norm_backward,
     _ATEN.mean: _Sum("0", "{a} + {x}", _ADD, mean=True),
     _ATEN._safe_softmax: _softmax(log=False, safe=True),
     _ATEN._softmax: _softmax(log=False),

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from steepest.train.fused.convolutions import CONVOLUTIONS
 from steepest.train.fused.products import PRODUCTS
 
 __all__ = ["KINDS", "PRELUDE", "Loop", "number", "run"]
@@ -107,6 +108,7 @@ static inline const T *rows(const void *given, const int64_t *numbers, int64_t m
 }
 """
     + PRODUCTS
+    + CONVOLUTIONS
 )
 
 _RUN = r"""

@@ -36,6 +36,7 @@ class _Memory:
     kind: str
     size: int = 0  # bytes, of scratch
     given: bool = False
+    writable: bool = True
     first: int = -1
     last: int = -1
     copied: _Memory | None = None  # where rows of a batch are copied to
@@ -51,7 +52,8 @@ class Array:
         memory: Where it lies; None for a number.
         value: The number.
         shared: It is a constant tensor, the same for all members.
-        merged: The recording has its first dimension and the members' as one.
+        merged: The recording has its members and the dimension after them as one.
+        second: The recording has its members second.
     """
 
     shape: tuple[int, ...]
@@ -61,6 +63,7 @@ class Array:
     value: float | int | bool = 0
     shared: bool = False
     merged: bool = False
+    second: bool = False
     strides: tuple[int, ...] = field(init=False)
     offset: int = field(init=False, default=0)
 
@@ -74,6 +77,11 @@ class Array:
     def kind(self) -> str:
         """Its elements' type in C++."""
         return KINDS[self.dtype]
+
+    @property
+    def regrouped(self) -> bool:
+        """Whether the recording has its members elsewhere than first and alone."""
+        return self.merged or self.second
 
     @property
     def dense(self) -> bool:
@@ -91,11 +99,12 @@ class Writer:
 
     Args:
         members: How many there are; nothing that is written depends on it.
-        batch: The tensors given from this number on are the batch.
+        buffers: The tensors given from this number on may be written to,
+        batch: and those from this number on are the batch.
     """
 
-    def __init__(self, members: int, batch: int) -> None:
-        self.members, self.batch = members, batch
+    def __init__(self, members: int, buffers: int, batch: int) -> None:
+        self.members, self.buffers, self.batch = members, buffers, batch
         self.lines: list[str] = []
         self.memories: list[_Memory] = []
         self.constants: list[Tensor] = []
@@ -114,6 +123,7 @@ class Writer:
             raise Unfit(f"it is given a tensor of shape {tuple(tensor.shape)}, without members")
         meta = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
         memory = _Memory(f"g{number_}", KINDS[tensor.dtype], given=True)
+        memory.writable = self.buffers <= number_ < self.batch
         if number_ >= self.batch:
             if tensor.ndim < 2 or not tensor.is_contiguous():
                 raise Unfit(f"its batch lies in an unusual way ({tuple(tensor.stride())})")
@@ -130,7 +140,8 @@ class Writer:
         if tensor.numel() == 1:
             return Array(tuple(tensor.shape), tensor.dtype, value=tensor.item(), shared=True)
         self.constants.append(tensor.contiguous())
-        memory = _Memory(f"c{len(self.constants) - 1}", KINDS[tensor.dtype], given=True)
+        name = f"c{len(self.constants) - 1}"
+        memory = _Memory(name, KINDS[tensor.dtype], given=True, writable=False)
         meta = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
         return Array(tuple(tensor.shape), tensor.dtype, meta, memory, shared=True)
 
@@ -179,6 +190,10 @@ class Writer:
         if base is not None and self.members > 1 and meta.stride(0) != base.stride(0):
             raise Unfit("an operation mixes members")
         return Array(tuple(meta.shape[1:]), array.dtype, meta, array.memory)
+
+    def regrouped(self, array: Array, *, second: bool = False) -> Array:
+        """An array that the recording has merged with the members."""
+        return replace(array, merged=True, second=second)
 
     # ------------------------------------------------------------------ lines
 
@@ -237,7 +252,10 @@ class Writer:
 
     def solid(self, array: Array) -> Array:
         """The same numbers in memory, one after the other."""
-        return array if array.dense else self.copy(array)
+        if array.dense:
+            return array
+        copied = self.copy(array)
+        return replace(copied, merged=array.merged, second=array.second)
 
     def copy(self, array: Array, shape: Sequence[int] | None = None) -> Array:
         """A copy of its own."""
@@ -257,12 +275,13 @@ class Writer:
             assert array.meta is not None  # noqa: S101  what is given lies somewhere
             assert array.memory is not None  # noqa: S101
             kind, where = array.kind, f"given[{place}]"
+            const = "" if array.memory.writable else "const "
             if (into := array.memory.copied) is None:
-                text = f"(const {kind} *){where} + member * {array.meta.stride(0)}"
+                text = f"({const}{kind} *){where} + member * {array.meta.stride(0)}"
             else:
                 count, size_ = array.shape[0], math.prod(array.shape[1:])
                 text = f"rows({where}, numbers, member, {count}, {size_}, {into.name})"
-            head.append(f"const {kind} *const g{i} = {text};")
+            head.append(f"{const}{kind} *const g{i} = {text};")
         for i, tensor in enumerate(self.constants):
             kind = KINDS[tensor.dtype]
             head.append(f"const {kind} *const c{i} = (const {kind} *)given[{len(tensors) + i}];")
