@@ -162,8 +162,9 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
         uri, uri=True, timeout=30, isolation_level=None, check_same_thread=False
     )
     connection.execute("PRAGMA foreign_keys = ON")
-    # The obsolete checkpoint is deleted after the commit, so the commit must be on the disk.
-    connection.execute("PRAGMA synchronous = FULL")
+    if not mode.startswith("ro"):  # asking for it looks into the file, which a reader may not yet
+        # The obsolete checkpoint is deleted after the commit, so the commit must be on the disk.
+        connection.execute("PRAGMA synchronous = FULL")
     return connection
 
 
