@@ -11,9 +11,11 @@ from tests.train.test_population import (
     IMAGES,
     LABELS,
     MIXED,
+    WORDS,
     Conv,
     Mlp,
     Residual,
+    Transformer,
     make,
     member,
     solo_of,
@@ -408,13 +410,21 @@ class Normed(nn.Module):
         return self.out(torch.tanh(self.last(self.hidden(x.flatten(1)))))
 
 
-FITS = {"mlp": Mlp, "wide": Wide, "attending": Attending, "recurrent": Recurrent,
-        "normed": Normed, "conv": Conv, "residual": Residual}  # fmt: skip
+FITS = {
+    "mlp": Mlp,
+    "wide": Wide,
+    "attending": Attending,
+    "recurrent": Recurrent,
+    "normed": Normed,
+    "conv": Conv,
+    "residual": Residual,
+    "transformer": Transformer,
+}
 
 
 @pytest.mark.parametrize("name", FITS)
 def test_a_fused_member_is_its_solo_run_in_double_precision_over_200_steps(name):
-    task = make(FITS[name], IMAGES, dtype=torch.float64)
+    task = make(FITS[name], WORDS if name == "transformer" else IMAGES, dtype=torch.float64)
     population = Population(task, MIXED, steps=LONG)
     chunks = population.advance(200)
     assert population._passes.is_fused, population._passes.not_fused
@@ -433,7 +443,8 @@ def test_a_fused_member_is_its_solo_run_in_double_precision_over_200_steps(name)
 
 @pytest.mark.parametrize("name", FITS)
 def test_a_fused_member_is_its_solo_run_in_single_precision_over_50_steps(name):
-    task, given = make(FITS[name], IMAGES), [member("sgd", s, lr=0.05) for s in range(3)]
+    task = make(FITS[name], WORDS if name == "transformer" else IMAGES)
+    given = [member("sgd", s, lr=0.05) for s in range(3)]
     population = Population(task, given, steps=LONG)
     chunks = population.advance(50)
     assert population._passes.is_fused, population._passes.not_fused

@@ -2,8 +2,9 @@
 
     lowering       a recorded pass of all members  ->  C++ that does the pass of one
     operations     how each operation is written
-    elementwise    of those, what is done element by element
-    products       matrix products of one thread
+    elementwise    of those, what is done element by element;  sums, norms, spatial: others
+    views          what computes nothing, and where members are in it
+    products       matrix products of one thread;  convolutions: as such products
     writer         arrays of one member's numbers, and what becomes of them
     text           types, functions of one number, the loop over members
     program        compiled, and ready to be called

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from operator import getitem
@@ -86,6 +87,15 @@ def _filled(value: Callable[[Any], Any]) -> Callable[[Writer, fx.Node, Any], Arr
         return writer.copy(array) if any(map(_may_change, node.users)) else array
 
     return fill
+
+
+def _counted(writer: Writer, node: fx.Node, args: Any) -> Array:
+    """``0, V, 2 V, …``, a number for each member: where its rows begin among those of all."""
+    start, end, step = args
+    shape, dtype = writer.own(node)
+    if shape != () or start != 0 or end != writer.members * step:
+        raise Unfit("a row of numbers that does not belong to members")
+    return Array((), dtype, value=f"member * {step}")
 
 
 def _may_change(user: fx.Node) -> bool:
@@ -233,6 +243,45 @@ def _first_part(writer: Writer, source: Array, shape: tuple[int, ...]) -> tuple[
     return source.strides
 
 
+def _embedded(writer: Writer, node: fx.Node, args: Any) -> Array:
+    """Rows of a table; among the rows of all members, which is how the recording counts them."""
+    table, index = writer.solid(args[0]), writer.solid(args[1])
+    if not table.merged or len(table.shape) != 2 or index.regrouped or any(args[3:]):
+        raise Unfit("an embedding of another kind than the usual one")
+    rows, width = table.shape
+    out = writer.output(*writer.own(node))
+    lines = [
+        f"for (int64_t i = 0; i < {math.prod(index.shape)}; ++i) {{",
+        f"int64_t n = ({writer.base(index)})[i] - member * {rows};",
+        f"if (n < 0 || n >= {rows}) {{ outside = 1; n = 0; }}",
+        f"memcpy({writer.base(out)} + i * {width}, {writer.base(table)} + n * {width}, "
+        f"{width} * sizeof({out.kind}));",
+        "}",
+    ]
+    writer.write(lines, table, index, out)
+    return out
+
+
+def _embedded_backward(writer: Writer, node: fx.Node, args: Any) -> Array:
+    g, index, (all_rows, padding, by_frequency) = args[0], writer.solid(args[1]), args[2:]
+    rows, left = divmod(all_rows, writer.members)
+    if left or padding != -1 or by_frequency or g.regrouped or index.regrouped:
+        raise Unfit("an embedding of another kind than the usual one")
+    g, width = writer.solid(g), g.shape[-1]
+    out = writer.each(writer.new((rows, width), g.dtype), [], "0")
+    lines = [
+        f"for (int64_t i = 0; i < {math.prod(index.shape)}; ++i) {{",
+        f"const int64_t n = ({writer.base(index)})[i] - member * {rows};",
+        f"if (n < 0 || n >= {rows}) {{ outside = 1; continue; }}",
+        f"{g.kind} *const o = {writer.base(out)} + n * {width};",
+        f"const {g.kind} *const v = {writer.base(g)} + i * {width};",
+        f"SIMD\nfor (int64_t j = 0; j < {width}; ++j) o[j] += v[j];",
+        "}",
+    ]
+    writer.write(lines, g, index, out)
+    return writer.regrouped(out)
+
+
 # ---------------------------------------------------------------------- products
 
 
@@ -272,11 +321,14 @@ _REGROUPED: dict[Any, Callable[[Writer, fx.Node, Any], Any]] = {
     **NORMS,
     **SPATIAL,
     _ATEN.bmm: _bmm,
+    _ATEN.embedding: _embedded,
+    _ATEN.embedding_dense_backward: _embedded_backward,
 }
 """Those that know what to do with members that are not first and alone."""
 
 _OTHERS: dict[Any, Callable[[Writer, fx.Node, Any], Any]] = {
     **SUMS,
+    _ATEN.arange: _counted,
     _ATEN.cat: _together(_narrow),
     _ATEN.empty_like: _empty,
     _ATEN.new_empty: _empty,

@@ -165,8 +165,10 @@ class Loop:
         return [*lines, "{", *body, "}"]
 
 
-def number(value: float | int | bool, kind: str) -> str:
-    """A number in C++."""
+def number(value: float | int | bool | str, kind: str) -> str:
+    """A number in C++, or what one is computed as there."""
+    if isinstance(value, str):
+        return f"({kind})({value})"
     if isinstance(value, bool) or kind == "bool":
         return "true" if value else "false"
     if isinstance(value, float) and math.isnan(value):

@@ -50,7 +50,7 @@ class Array:
         shape: Of one member's part.
         meta: A tensor without data that lies as it does, members first; a constant has none.
         memory: Where it lies; None for a number.
-        value: The number.
+        value: The number, or what it is computed as in C++.
         shared: It is a constant tensor, the same for all members.
         merged: The recording has its members and the dimension after them as one.
         second: The recording has its members second.
@@ -60,7 +60,7 @@ class Array:
     dtype: torch.dtype
     meta: Tensor | None = None
     memory: _Memory | None = None
-    value: float | int | bool = 0
+    value: float | int | bool | str = 0
     shared: bool = False
     merged: bool = False
     second: bool = False
