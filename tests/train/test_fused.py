@@ -567,6 +567,14 @@ def test_a_pass_that_computes_something_else_is_not_taken(monkeypatch):
     assert "agrees with torch in 0 of 9 passes only" in population._passes.not_fused
 
 
+def test_on_another_device_nothing_is_in_cpp():
+    passes = advanced(fused=False)._passes
+    passes.not_fused = ""
+    there = [torch.empty(3, 2, device="meta")]
+    passes._fuse(passes._recording, there)
+    assert passes.not_fused == "C++ is for the CPU"
+
+
 def test_few_members_leave_many_threads_to_torch(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
     population = advanced()

@@ -145,10 +145,10 @@ class Passes:
         """How passes are carried out, in words; empty before the first one."""
         if self.is_fused:
             return "in C++, each member's by one thread"
+        if isinstance(self._recording, Graphed):
+            return "in a CUDA graph"
         if self._recording is not None:
-            where = "in a CUDA graph" if isinstance(self._recording, Graphed) else "by torch"
-            reason = self.no_graph or self.not_fused
-            return f"{where}, operation by operation" + (f": {reason}" if reason else "")
+            return f"by torch, operation by operation: {self.no_graph or self.not_fused}"
         return f"as the model is written: {self.reason}" if self.reason else ""
 
     @property
@@ -217,6 +217,9 @@ class Passes:
         """Let C++ carry out what was recorded, if it can and gives the same."""
         members, threads = len(tensors[0]), torch.get_num_threads()
         if self.not_fused:
+            return
+        if tensors[0].device.type != "cpu":
+            self.not_fused = "C++ is for the CPU"
             return
         if isinstance(found.lowered, str):
             self.not_fused = found.lowered
