@@ -25,7 +25,7 @@ def said(**environment):
 
 @glibc
 def test_the_thresholds_are_raised():
-    assert said() == "raised to 64 and 512 MiB"
+    assert said() == "raised to 256 MiB and 1 GiB"
 
 
 @glibc

@@ -16,8 +16,8 @@ from functools import cache
 __all__ = ["keep_freed_memory"]
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # names of mallopt(3), from glibc's malloc.h
-_LARGEST = 64 << 20  # bytes of a block that comes from the heap; an evaluation's are larger
-_SPARE = 512 << 20  # bytes at the heap's end that stay with the process
+_LARGEST = 256 << 20  # bytes of a block that comes from the heap
+_SPARE = 1 << 30  # bytes at the heap's end that stay with the process
 _OWN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_")
 
 
@@ -25,7 +25,7 @@ _OWN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_")
 def keep_freed_memory() -> str:
     """Raise glibc's thresholds for the whole process, once; what was done, in words.
 
-    Blocks of up to 64 MiB come from the heap, and up to 512 MiB of it stay with the process when
+    Blocks of up to 256 MiB come from the heap, and up to 1 GiB of it stays with the process when
     they are free. The environment decides otherwise with ``STEEPEST_MALLOC=system``, or by setting
     glibc's own thresholds.
 
@@ -42,4 +42,4 @@ def keep_freed_memory() -> str:
     if not hasattr(library, "gnu_get_libc_version") or not hasattr(library, "mallopt"):
         return "left alone: the C library is not glibc"
     done = library.mallopt(_MMAP_THRESHOLD, _LARGEST) and library.mallopt(_TRIM_THRESHOLD, _SPARE)
-    return "raised to 64 and 512 MiB" if done else "left alone: mallopt refused"
+    return "raised to 256 MiB and 1 GiB" if done else "left alone: mallopt refused"

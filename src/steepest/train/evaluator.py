@@ -25,7 +25,8 @@ from steepest.train.steppers import Steppers
 
 __all__ = ["Evaluator"]
 
-_AT_A_TIME = 8  # members whose outputs over a whole split are held
+_AT_A_TIME = 8  # members whose outputs over a whole split are held, at most
+_EXAMPLES = 2000  # that are in memory at once, all members' together
 
 
 class Evaluator:
@@ -119,9 +120,8 @@ class Evaluator:
     def _parts(self) -> list[range]:
         """All places, some at a time."""
         count = len(self._stacks)
-        return [
-            range(first, min(first + _AT_A_TIME, count)) for first in range(0, count, _AT_A_TIME)
-        ]
+        some = max(1, min(_AT_A_TIME, _EXAMPLES // self._mapped.task.eval_batch_size))
+        return [range(first, min(first + some, count)) for first in range(0, count, some)]
 
     def _measure(
         self, params: dict[str, Tensor], buffers: dict[str, Tensor], count: int, split: str
