@@ -30,6 +30,7 @@ def test_every_way_is_measured_beside_the_plain_loop(steepest: Callable[..., Any
         ("2 processes", 2),
         ("2 processes of 16", 32),
         ("population", 3),
+        ("recorded", 3),
         ("as written", 3),
     ]
     forward = 2 * 32 * 784 * 10  # one product forward, one for the weights' gradient
@@ -50,6 +51,7 @@ def test_the_other_models_train_in_a_population(steepest: Callable[..., Any], mo
         "plain",
         "solo",
         "population",
+        "recorded",
         "as",
     ]
     assert "nan" not in out
@@ -71,6 +73,7 @@ def test_more_runs_than_are_the_fastest_at_once_take_turns(steepest: Callable[..
     assert [(row["way"], row["members"]) for row in rows][2:] == [
         ("population", 20),
         ("in turns", 20),
+        ("recorded", 20),
         ("as written", 20),
     ]
 
@@ -79,3 +82,9 @@ def test_an_unknown_optimizer_is_refused(steepest: Callable[..., Any]) -> None:
     code, _, err = steepest("bench", "population", "mnist-mlp", "--arm", "sdg")
     assert code == 2
     assert "unknown optimizer 'sdg'" in err
+
+
+def test_a_population_of_nobody_is_refused(steepest: Callable[..., Any]) -> None:
+    code, _, err = steepest("bench", "population", "mnist-logreg", "--members", 0)
+    assert code == 2
+    assert "both numbers start at 1" in err

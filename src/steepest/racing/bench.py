@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from steepest import optim
-from steepest.errors import UnsupportedError, unknown_name
+from steepest.errors import InputError, UnsupportedError, unknown_name
 from steepest.racing.apart import RemoteRun, Worker
 from steepest.racing.arm import Arm, parse
 from steepest.racing.herd import RemotePopulation
@@ -210,6 +210,11 @@ def measure_population(
     """
     if arm not in ARMS:
         raise unknown_name("optimizer", arm, ARMS)
+    if min(members, default=1) < 1 or rounds < 1:
+        raise InputError(
+            f"populations of {', '.join(map(str, members))} in {rounds} rounds cannot be timed; "
+            "both numbers start at 1"
+        )
     for name in models:
         if name not in MODELS:
             raise unknown_name("model", name, MODELS)
