@@ -30,7 +30,7 @@ from steepest.errors import TaskError, UnsupportedError
 from steepest.kernels import compiler
 from steepest.kernels.unavailable import KernelUnavailable
 from steepest.train import recorded
-from steepest.train.fused import Fused, Unfit, lower
+from steepest.train.fused import Fused, Unfit, lower, operations
 from steepest.train.fused.products import Product
 from steepest.train.population import Member, Population
 from steepest.train.randomness import batch_order
@@ -340,6 +340,18 @@ def test_what_has_no_cpp_is_said(name):
     module = make_fx(run)(*given)
     with pytest.raises(Unfit, match=words):
         lower(module, buffers=1, batch=1)
+
+
+def test_an_operation_called_in_a_way_that_nobody_thought_of_leaves_the_recording(monkeypatch):
+    def stumble(writer, node, args):
+        raise IndexError("list index out of range")
+
+    monkeypatch.setitem(operations._OTHERS, torch.ops.aten.sum, stumble)
+    run, given = gradients_of(lambda w, x: (w * x).sum(1), [drawn(M, 4)], [drawn(M, 4, seed=1)])
+    found = record(run, given, buffers=1, batch=1)
+    assert found.lowered == "it cannot be written in C++ (IndexError: list index out of range)"
+    losses, _ = found([t.detach() for t in given], found.places(torch.device("cpu")))
+    assert torch.equal(losses, (given[0] * given[1]).sum(1).detach())
 
 
 # ------------------------------------------------------------------------------ populations

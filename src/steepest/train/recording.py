@@ -93,6 +93,9 @@ def _lower(module: fx.GraphModule, buffers: int, batch: int) -> Lowered | str:
         return lower(module, buffers=buffers, batch=batch)
     except Unfit as reason:
         return str(reason)
+    except Exception as error:  # noqa: BLE001  an operation as nobody has called it yet; torch can
+        text = str(error).strip().split("\n")[0]
+        return f"it cannot be written in C++ ({type(error).__name__}: {text})"
 
 
 def _says_nothing(node: fx.Node) -> bool:
