@@ -19,11 +19,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from steepest.train.fused.products import LANES
+from steepest.train.fused.products import LANES, filled
 
 __all__ = ["CONVOLUTIONS", "Convolution"]
 
-CONVOLUTIONS = r"""
+_SOME = 16  # taps that the way back to the images takes at a time
+
+CONVOLUTIONS = (
+    f"enum {{ SOME = {_SOME} }};"
+    + r"""
 struct Convolution {
   int64_t examples, channels, height, width, outcomes, high, wide;
   int64_t down, across, above, beside, apart_y, apart_x, out_height, out_width;
@@ -94,7 +98,6 @@ template <class T>
 static void convolve_back(const Convolution &s, const T *x, const T *w, const T *dy, T *dx, T *dw,
                           int64_t *at, T *planes, int64_t size, T *rows, T *turned, T *sums,
                           T *some) {
-  enum { SOME = 16 };
   const int64_t filled = (s.outcomes + PAD - 1) / PAD * PAD;
   find_taps(s, at);
   memset(planes, 0, size * sizeof(T));
@@ -129,6 +132,7 @@ static void convolve_back(const Convolution &s, const T *x, const T *w, const T 
       for (int64_t o = 0; o < s.outcomes; ++o) dw[o * s.taps + tap] = sums[tap * filled + o];
 }
 """
+)
 
 
 @dataclass(frozen=True)
@@ -171,7 +175,7 @@ class Convolution:
     @property
     def row(self) -> int:
         """Places of the outcome in planes, filled up to whole vectors."""
-        return _filled(self.y[2] * self.piece[1])
+        return filled(self.y[2] * self.piece[1])
 
     @property
     def planes(self) -> int:
@@ -183,7 +187,12 @@ class Convolution:
     @property
     def outcomes(self) -> int:
         """Numbers that stand for one place of all outcomes, filled up to whole vectors."""
-        return _filled(self.w[0])
+        return filled(self.w[0])
+
+    @property
+    def some(self) -> int:
+        """Numbers that as many taps give at a time, on the way back to the images."""
+        return _SOME * self.row
 
     def text(self) -> str:
         """It in C++."""
@@ -194,7 +203,3 @@ class Convolution:
             rows, columns, self.taps, self.y[2] * columns, self.row,
         )  # fmt: skip
         return f"Convolution{{{', '.join(map(str, numbers))}}}"
-
-
-def _filled(n: int) -> int:
-    return -(-n // LANES) * LANES

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import fx
 
-from steepest.train.fused.text import number
-from steepest.train.fused.writer import Array, Unfit, Writer
+from steepest.train.fused.text import adding, number
+from steepest.train.fused.writer import Array, CarriesOut, Unfit, Writer
 
 __all__ = ["NORMS"]
 
 _ATEN = torch.ops.aten
-_SUM = '_Pragma("omp simd reduction(+:{})")\n'
-
-CarriesOut = Callable[[Writer, fx.Node, Any], Any]
 
 
 # ---------------------------------------------------------------------- layer norm
@@ -42,9 +40,9 @@ def _layer_norm(writer: Writer, node: fx.Node, args: Any) -> list[Array]:
         f"for (int64_t r = 0; r < {rows}; ++r) {{",
         f"const {kind} *const v = {writer.base(x)} + r * {length};",
         f"{kind} *const o = {writer.base(out)} + r * {length}, sum = 0, square = 0;",
-        f"{_SUM.format('sum')}{each} sum += v[i];",
+        f"{adding('sum')}\n{each} sum += v[i];",
         f"const {kind} middle = sum / {length};",
-        f"{_SUM.format('square')}{each} square += (v[i] - middle) * (v[i] - middle);",
+        f"{adding('square')}\n{each} square += (v[i] - middle) * (v[i] - middle);",
         f"const {kind} by = 1 / std::sqrt(square / {length} + {number(eps, kind)});",
         f"SIMD\n{each} o[i] = (v[i] - middle) * by;",
         f"({writer.base(mean)})[r] = middle; ({writer.base(scale)})[r] = by;",
@@ -67,7 +65,7 @@ def _layer_norm_backward(writer: Writer, node: fx.Node, args: Any) -> list[Array
         f"const {kind} *const g = {writer.base(g)} + r * {length};",
         f"{kind} *const o = {writer.base(out)} + r * {length}, sum = 0, along = 0;",
         f"const {kind} middle = ({writer.base(mean)})[r], by = ({writer.base(scale)})[r];",
-        f"{_SUM.format('sum,along')}{each} {{ sum += g[i]; along += g[i] * (v[i] - middle); }}",
+        f"{adding('sum', 'along')}\n{each} {{ sum += g[i]; along += g[i] * (v[i] - middle); }}",
         f"sum /= {length}; along *= by * by / {length};",
         f"SIMD\n{each} o[i] = (g[i] - sum - (v[i] - middle) * along) * by;",
         "}",
@@ -90,16 +88,15 @@ def _is(value: Any, constant: float) -> bool:
     return isinstance(value, Array) and value.memory is None and value.value == constant
 
 
-def _each(b: int, s: int, c: int, body: str, *, sums: str = "") -> list[str]:
-    """For every number ``[i]`` of channel c: what ``body`` says; it adds to sums in float64.
+def _each(b: int, s: int, c: int, body: str, *names: str) -> list[str]:
+    """For every number ``[i]`` of channel c what ``body`` says; ``names``: sums that it adds to.
 
     With places, runs of ``s`` numbers lie together; without, a channel's numbers lie ``c`` apart.
     """
-    names = [name for name in sums.split(",") if name]
     if s == 1:
         body = body.replace("[i]", f"[i * {c} + c]")
         return [f"for (int64_t i = 0; i < {b}; ++i) {{ {body} }}"]
-    simd = _SUM.format(",".join(f"{name}_" for name in names)) if names else "SIMD\n"
+    simd = adding(*(f"{name}_" for name in names)) if names else "SIMD"
     for name in names:
         body = body.replace(f"{name} +=", f"{name}_ +=")
     parts = "".join(f"real {name}_ = 0; " for name in names)
@@ -107,7 +104,7 @@ def _each(b: int, s: int, c: int, body: str, *, sums: str = "") -> list[str]:
     body = body.replace("[i]", "[first + i]")
     return [
         f"for (int64_t n = 0; n < {b}; ++n) {{ const int64_t first = (n * {c} + c) * {s}; {parts}",
-        f"{simd}for (int64_t i = 0; i < {s}; ++i) {{ {body} }}",
+        f"{simd}\nfor (int64_t i = 0; i < {s}; ++i) {{ {body} }}",
         f"{added} }}",
     ]
 
@@ -129,9 +126,9 @@ def _batch_norm(writer: Writer, node: fx.Node, args: Any) -> list[Array]:
         f"real *const o = {writer.base(out)};",
         f"for (int64_t c = 0; c < {c}; ++c) {{",
         "double sum = 0, square = 0;",
-        *_each(b, s, c, "sum += v[i];", sums="sum"),
+        *_each(b, s, c, "sum += v[i];", "sum"),
         f"const real middle = (real)(sum / {n});",
-        *_each(b, s, c, "square += (v[i] - middle) * (v[i] - middle);", sums="square"),
+        *_each(b, s, c, "square += (v[i] - middle) * (v[i] - middle);", "square"),
         f"const real by = (real)(1 / std::sqrt(square / {n} + {eps!r}));",
         *_each(b, s, c, "o[i] = (v[i] - middle) * by;"),
         f"({writer.base(mean)})[c] = middle; ({writer.base(scale)})[c] = by;",
@@ -144,7 +141,7 @@ def _batch_norm(writer: Writer, node: fx.Node, args: Any) -> list[Array]:
                 f"{place} = ({kind})({1 - momentum!r} * {place} + {momentum!r} * {value});"
             )
     writer.write(["{", *lines, "} }"], x, out, mean, scale, *kept)
-    return [writer.regrouped(out, second=True), mean, scale]
+    return [replace(out, merged=True, second=True), mean, scale]
 
 
 def _batch_norm_backward(writer: Writer, node: fx.Node, args: Any) -> list[Array | None]:
@@ -161,12 +158,12 @@ def _batch_norm_backward(writer: Writer, node: fx.Node, args: Any) -> list[Array
         f"for (int64_t c = 0; c < {c}; ++c) {{",
         f"const real middle = ({writer.base(mean)})[c], by = ({writer.base(scale)})[c];",
         "double sum = 0, along = 0;",
-        *_each(b, s, c, "sum += g[i]; along += g[i] * (v[i] - middle);", sums="sum,along"),
+        *_each(b, s, c, "sum += g[i]; along += g[i] * (v[i] - middle);", "sum", "along"),
         f"const real less = (real)(sum / {n}), tilt = (real)(along * by * by / {n});",
         *_each(b, s, c, "o[i] = (g[i] - less - (v[i] - middle) * tilt) * by;"),
     ]
     writer.write(["{", *lines, "} }"], g, x, mean, scale, out)
-    return [writer.regrouped(out, second=True), None, None]
+    return [replace(out, merged=True, second=True), None, None]
 
 
 NORMS: dict[Any, CarriesOut] = {

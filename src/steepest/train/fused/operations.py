@@ -18,7 +18,7 @@ from steepest.train.fused.spatial import SPATIAL
 from steepest.train.fused.sums import SUMS, along
 from steepest.train.fused.text import Loop
 from steepest.train.fused.views import VIEWS, changes, view
-from steepest.train.fused.writer import Array, Unfit, Writer
+from steepest.train.fused.writer import Array, CarriesOut, Unfit, Writer
 
 __all__ = ["carry_out"]
 
@@ -75,7 +75,7 @@ def _changed(node: fx.Node, args: Any, kwargs: Any) -> Array:
 # ---------------------------------------------------------------------- numbers
 
 
-def _filled(value: Callable[[Any], Any]) -> Callable[[Writer, fx.Node, Any], Array]:
+def _filled(value: Callable[[Any], Any]) -> CarriesOut:
     def fill(writer: Writer, node: fx.Node, args: Any) -> Array:
         found = node.meta["val"]
         many, left = divmod(found.shape[0], writer.members) if found.ndim else (0, 1)
@@ -109,7 +109,7 @@ def _empty(writer: Writer, node: fx.Node, args: Any) -> Array:
 # ---------------------------------------------------------------------- putting together
 
 
-def _together(part_of: Callable[[Any, int, int, int], Any]) -> Callable[..., Array]:
+def _together(part_of: Callable[[Any, int, int, int], Any]) -> CarriesOut:
     """Arrays beside each other: ``part_of(outcome, dim, begin, length)`` is where one goes."""
 
     def carry_out(writer: Writer, node: fx.Node, args: Any) -> Array:
@@ -135,7 +135,7 @@ def _select(meta: Any, dim: int, begin: int, length: int) -> Any:
     return meta.select(dim, begin)
 
 
-def _put_back(part_of: Any) -> Callable[..., Array]:
+def _put_back(part_of: Any) -> CarriesOut:
     """The gradient of a view: what was not seen has none."""
 
     def carry_out(writer: Writer, node: fx.Node, args: Any) -> Array:
@@ -190,6 +190,11 @@ def _as_array(operand: Any, all_of_them: Sequence[Any], dtype: torch.dtype) -> A
 # ---------------------------------------------------------------------- by number
 
 
+def _looked_up(value: str, size: int) -> list[str]:
+    """The number ``n`` of one of ``size`` things; of one that is none, the whole pass is void."""
+    return [f"int64_t n = {value};", f"if (n < 0 || n >= {size}) {{ outside = 1; n = 0; }}"]
+
+
 def _gather(writer: Writer, node: fx.Node, args: Any) -> Array:
     x, index = writer.solid(args[0]), args[2]
     dim = along(x, args[1])
@@ -201,8 +206,7 @@ def _gather(writer: Writer, node: fx.Node, args: Any) -> Array:
         "x": tuple(0 if d == dim else s for d, s in enumerate(x.strides)),
     })  # fmt: skip
     lines = loop.text(
-        f"int64_t n = {writer.element(index, 'index', loop)};",
-        f"if (n < 0 || n >= {x.shape[dim]}) {{ outside = 1; n = 0; }}",
+        *_looked_up(writer.element(index, "index", loop), x.shape[dim]),
         f"{writer.element(out, 'out', loop)} = "
         f"{writer.element(x, 'x', loop)[:-1]} + n * {x.strides[dim]}];",
         simd="",
@@ -223,8 +227,7 @@ def _scatter_add(writer: Writer, node: fx.Node, args: Any) -> Array:
         "x": _first_part(writer, source, walked),
     })  # fmt: skip
     lines = loop.text(
-        f"int64_t n = {writer.element(index, 'index', loop)};",
-        f"if (n < 0 || n >= {out.shape[dim]}) {{ outside = 1; n = 0; }}",
+        *_looked_up(writer.element(index, "index", loop), out.shape[dim]),
         f"{writer.element(out, 'out', loop)[:-1]} + n * {out.strides[dim]}] += "
         f"{writer.element(source, 'x', loop)};",
         simd="",
@@ -251,8 +254,7 @@ def _embedded(writer: Writer, node: fx.Node, args: Any) -> Array:
     out = writer.output(*writer.own(node))
     lines = [
         f"for (int64_t i = 0; i < {math.prod(index.shape)}; ++i) {{",
-        f"int64_t n = ({writer.base(index)})[i] - member * {rows};",
-        f"if (n < 0 || n >= {rows}) {{ outside = 1; n = 0; }}",
+        *_looked_up(f"({writer.base(index)})[i] - member * {rows}", rows),
         f"memcpy({writer.base(out)} + i * {width}, {writer.base(table)} + n * {width}, "
         f"{width} * sizeof({out.kind}));",
         "}",
@@ -270,15 +272,14 @@ def _embedded_backward(writer: Writer, node: fx.Node, args: Any) -> Array:
     out = writer.each(writer.new((rows, width), g.dtype), [], "0")
     lines = [
         f"for (int64_t i = 0; i < {math.prod(index.shape)}; ++i) {{",
-        f"const int64_t n = ({writer.base(index)})[i] - member * {rows};",
-        f"if (n < 0 || n >= {rows}) {{ outside = 1; continue; }}",
+        *_looked_up(f"({writer.base(index)})[i] - member * {rows}", rows),
         f"{g.kind} *const o = {writer.base(out)} + n * {width};",
         f"const {g.kind} *const v = {writer.base(g)} + i * {width};",
         f"SIMD\nfor (int64_t j = 0; j < {width}; ++j) o[j] += v[j];",
         "}",
     ]
     writer.write(lines, g, index, out)
-    return writer.regrouped(out)
+    return replace(out, merged=True)
 
 
 # ---------------------------------------------------------------------- products
@@ -316,7 +317,7 @@ def _bmm(writer: Writer, node: fx.Node, args: Any) -> Array:
     return out
 
 
-_REGROUPED: dict[Any, Callable[[Writer, fx.Node, Any], Any]] = {
+_REGROUPED: dict[Any, CarriesOut] = {
     **NORMS,
     **SPATIAL,
     _ATEN.bmm: _bmm,
@@ -325,7 +326,7 @@ _REGROUPED: dict[Any, Callable[[Writer, fx.Node, Any], Any]] = {
 }
 """Those that know what to do with members that are not first and alone."""
 
-_OTHERS: dict[Any, Callable[[Writer, fx.Node, Any], Any]] = {
+_OTHERS: dict[Any, CarriesOut] = {
     **SUMS,
     _ATEN.arange: _counted,
     _ATEN.cat: _together(_narrow),

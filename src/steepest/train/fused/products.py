@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["LANES", "PRODUCTS", "Product"]
+__all__ = ["LANES", "PRODUCTS", "Product", "filled"]
 
 LANES = 16
 """Numbers that a panel's rows are filled up to; no vector of float32 is longer."""
@@ -210,8 +210,8 @@ class Product:
 
         def way(rows: int, columns: int, stride: int) -> tuple[int, int]:
             copied = columns % LANES if stride == 1 else columns
-            panel = k * _filled(copied)
-            return rows * _filled(columns) * k + _COPY * panel, panel
+            panel = k * filled(copied)
+            return rows * filled(columns) * k + _COPY * panel, panel
 
         straight, turned = way(m, n, b_columns), way(n, m, a_rows)
         return cls(True, turned[1]) if turned[0] < straight[0] else cls(False, straight[1])
@@ -220,5 +220,6 @@ class Product:
 _COPY = 6  # multiplications that copying a number to a panel takes as long as
 
 
-def _filled(columns: int) -> int:
+def filled(columns: int) -> int:
+    """The next multiple of `LANES`."""
     return -(-columns // LANES) * LANES

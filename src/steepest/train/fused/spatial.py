@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import fx
 
 from steepest.train.fused.convolutions import Convolution
-from steepest.train.fused.writer import Array, Unfit, Writer
+from steepest.train.fused.writer import Array, CarriesOut, Unfit, Writer
 
 __all__ = ["SPATIAL"]
 
@@ -94,7 +94,7 @@ def _convolution_backward(writer: Writer, node: fx.Node, args: Any) -> list[Arra
         writer.new((size,), x.dtype)
         for size in (
             sizes.planes, sizes.w[0] * sizes.row, sizes.row * filled, sizes.taps * filled,
-            16 * sizes.row,
+            sizes.some,
         )
     )  # fmt: skip
     gradients = ["nullptr" if a is None else writer.base(a) for a in (dx, dw)]
@@ -197,7 +197,7 @@ def _max_pool(writer: Writer, node: fx.Node, args: Any) -> list[Array]:
         f"o[i] = most; w[i] = (int32_t)(y * {pool.stride[0] * width} + i * {pool.stride[1]}) + n;",
     ]
     writer.write(pool.text(starts, body), x, out, where)
-    return [writer.regrouped(out), writer.regrouped(where)]
+    return [replace(out, merged=True), replace(where, merged=True)]
 
 
 def _max_pool_backward(writer: Writer, node: fx.Node, args: Any) -> Array:
@@ -214,7 +214,7 @@ def _max_pool_backward(writer: Writer, node: fx.Node, args: Any) -> Array:
         "}",
     ]
     writer.write(lines, g, where, out)
-    return writer.regrouped(out)
+    return replace(out, merged=True)
 
 
 def _mean_pool(writer: Writer, node: fx.Node, args: Any) -> Array:
@@ -231,7 +231,7 @@ def _mean_pool(writer: Writer, node: fx.Node, args: Any) -> Array:
     ]
     body = [f"o[i] = ({added}) / ({x.kind}){len(pool.places)};"]
     writer.write(pool.text(starts, body), x, out)
-    return writer.regrouped(out)
+    return replace(out, merged=True)
 
 
 def _mean_pool_backward(writer: Writer, node: fx.Node, args: Any) -> Array:
@@ -246,7 +246,7 @@ def _mean_pool_backward(writer: Writer, node: fx.Node, args: Any) -> Array:
     body = [f"const {x.kind} share = g[i] / ({x.kind}){len(pool.places)};"]
     body += [f"o[at + {place}] += share;" for place in pool.places]
     writer.write(pool.text(starts, body, simd=False), g, out)
-    return writer.regrouped(out)
+    return replace(out, merged=True)
 
 
 def _with_defaults(args: Sequence[Any], defaults: Sequence[Any]) -> list[Any]:
@@ -254,7 +254,7 @@ def _with_defaults(args: Sequence[Any], defaults: Sequence[Any]) -> list[Any]:
     return [*args, *defaults[len(args) - 1 :]]
 
 
-SPATIAL: dict[Any, Callable[[Writer, fx.Node, Any], Any]] = {
+SPATIAL: dict[Any, CarriesOut] = {
     _ATEN.avg_pool2d: _mean_pool,
     _ATEN.avg_pool2d_backward: _mean_pool_backward,
     _ATEN.convolution: _convolution,

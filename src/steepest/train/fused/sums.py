@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx
 
-from steepest.train.fused.text import Loop, number
-from steepest.train.fused.writer import Array, Unfit, Writer
+from steepest.train.fused.text import Loop, adding, number
+from steepest.train.fused.writer import Array, CarriesOut, Unfit, Writer
 
 __all__ = ["SUMS", "along"]
 
 _ATEN = torch.ops.aten
-_ADD = '_Pragma("omp simd reduction(+:a)")'
-
-CarriesOut = Callable[[Writer, fx.Node, Any], Array]
 
 
 @dataclass(frozen=True)
@@ -161,7 +158,7 @@ def _softmax(*, log: bool, safe: bool = False) -> CarriesOut:
             last = f"{o} = sum == 0 ? ({kind})0 : {e} * shift;"
         lines = [
             f"{kind} sum = 0;",
-            f'_Pragma("omp simd reduction(+:sum)")\n{loop} sum += {e};',
+            f"{adding('sum')}\n{loop} sum += {e};",
             f"const {kind} shift = {shift};",
             f"SIMD\n{loop} {last}",
         ]
@@ -186,7 +183,7 @@ def _softmax_backward(*, log: bool) -> CarriesOut:
         value = f"{u} - {v} * sum" if log else f"({u} - sum) * {v}"
         lines = [
             f"{y.kind} sum = 0;",
-            f'_Pragma("omp simd reduction(+:sum)")\n{loop} sum += {u if log else f"{u} * {v}"};',
+            f"{adding('sum')}\n{loop} sum += {u if log else f'{u} * {v}'};",
             f"SIMD\n{loop} {o} = {value};",
         ]
         starts = [given.start, rows.start, into.start]
@@ -201,10 +198,10 @@ SUMS: dict[Any, CarriesOut] = {
     _ATEN.amin: _Sum("INFINITY", "smaller<{T}>({x}, {a})"),
     _ATEN._log_softmax: _softmax(log=True),
     _ATEN._log_softmax_backward_data: _softmax_backward(log=True),
-    _ATEN.mean: _Sum("0", "{a} + {x}", _ADD, mean=True),
+    _ATEN.mean: _Sum("0", "{a} + {x}", adding("a"), mean=True),
     _ATEN._safe_softmax: _softmax(log=False, safe=True),
     _ATEN._softmax: _softmax(log=False),
     _ATEN._softmax_backward_data: _softmax_backward(log=False),
-    _ATEN.sum: _Sum("0", "{a} + {x}", _ADD),
+    _ATEN.sum: _Sum("0", "{a} + {x}", adding("a")),
 }
 """How they are carried out."""

@@ -10,7 +10,7 @@ import torch
 from steepest.train.fused.convolutions import CONVOLUTIONS
 from steepest.train.fused.products import PRODUCTS
 
-__all__ = ["KINDS", "PRELUDE", "Loop", "number", "run"]
+__all__ = ["KINDS", "PRELUDE", "Loop", "adding", "number", "run"]
 
 KINDS = {
     torch.float32: "float",
@@ -176,6 +176,11 @@ def number(value: float | int | bool | str, kind: str) -> str:
     if isinstance(value, float) and math.isinf(value):
         return f"({kind}){'-' if value < 0 else ''}INFINITY"
     return f"({kind})({value!r})"
+
+
+def adding(*sums: str) -> str:
+    """The compiler may take the numbers that a loop adds to these sums together."""
+    return f'_Pragma("omp simd reduction(+:{",".join(sums)})")'
 
 
 def run(scratch: int) -> str:

@@ -10,15 +10,19 @@ place.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from steepest.train.fused.text import KINDS, PRELUDE, Loop, number, run
 
-__all__ = ["Array", "Unfit", "Writer"]
+__all__ = ["Array", "CarriesOut", "Unfit", "Writer"]
+
+CarriesOut = Callable[["Writer", fx.Node, Any], Any]
+"""Writes one operation, given what its arguments have become; says what it gives."""
 
 _ALIGNED = 64  # bytes
 _PAGE = 4096
@@ -35,7 +39,6 @@ class _Memory:
     name: str
     kind: str
     size: int = 0  # bytes, of scratch
-    given: bool = False
     writable: bool = True
     first: int = -1
     last: int = -1
@@ -122,7 +125,7 @@ class Writer:
         if tensor.ndim == 0 or tensor.shape[0] != self.members:
             raise Unfit(f"it is given a tensor of shape {tuple(tensor.shape)}, without members")
         meta = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
-        memory = _Memory(f"g{number_}", KINDS[tensor.dtype], given=True)
+        memory = _Memory(f"g{number_}", KINDS[tensor.dtype])
         memory.writable = self.buffers <= number_ < self.batch
         if number_ >= self.batch:
             if tensor.ndim < 2 or not tensor.is_contiguous():
@@ -141,7 +144,7 @@ class Writer:
             return Array(tuple(tensor.shape), tensor.dtype, value=tensor.item(), shared=True)
         self.constants.append(tensor.contiguous())
         name = f"c{len(self.constants) - 1}"
-        memory = _Memory(name, KINDS[tensor.dtype], given=True, writable=False)
+        memory = _Memory(name, KINDS[tensor.dtype], writable=False)
         meta = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
         return Array(tuple(tensor.shape), tensor.dtype, meta, memory, shared=True)
 
@@ -190,10 +193,6 @@ class Writer:
         if base is not None and self.members > 1 and meta.stride(0) != base.stride(0):
             raise Unfit("an operation mixes members")
         return Array(tuple(meta.shape[1:]), array.dtype, meta, array.memory)
-
-    def regrouped(self, array: Array, *, second: bool = False) -> Array:
-        """An array that the recording has merged with the members."""
-        return replace(array, merged=True, second=second)
 
     # ------------------------------------------------------------------ lines
 
@@ -257,10 +256,9 @@ class Writer:
         copied = self.copy(array)
         return replace(copied, merged=array.merged, second=array.second)
 
-    def copy(self, array: Array, shape: Sequence[int] | None = None) -> Array:
+    def copy(self, array: Array) -> Array:
         """A copy of its own."""
-        shape = array.shape if shape is None else tuple(shape)
-        return self.each(self.new(shape, array.dtype), [array], "{0}")
+        return self.each(self.new(array.shape, array.dtype), [array], "{0}")
 
     # ------------------------------------------------------------------ the whole
 
